@@ -1,0 +1,121 @@
+"""Training-time augmentation of images and captions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..errors import ConfigurationError
+
+__all__ = ["CaptionAugmentation", "ImageAugmentation", "build_image_augmentation", "drop_words"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageAugmentation:
+    """What is done to a training image, in this order; the defaults are CFine's (a flip and nothing else).
+
+    Attributes:
+        horizontal_flip: Probability of mirroring.
+        crop_padding: Pixels of border added on every side before a random crop back to size; 0 for no crop.
+        color_jitter: Largest relative change of brightness, contrast and saturation. Hue is never touched: colours are
+            what captions speak of.
+        scale_jitter: Largest relative change of size, height and width on their own, before the crop.
+        erase_probability: Probability that one random rectangle is filled with grey (2-25 % of the area).
+    """
+
+    horizontal_flip: float = 0.5
+    crop_padding: int = 0
+    color_jitter: float = 0.0
+    scale_jitter: float = 0.0
+    erase_probability: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("horizontal_flip", "erase_probability", "color_jitter", "scale_jitter"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ConfigurationError(f"augmentation.{name} is {value}, but must lie between 0 and 1.")
+        if self.crop_padding < 0:
+            raise ConfigurationError(f"augmentation.crop_padding is {self.crop_padding}, but cannot be negative.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptionAugmentation:
+    """What is done to a training caption.
+
+    Attributes:
+        word_dropout: Probability with which each word is left out (at least one word always stays).
+    """
+
+    word_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.word_dropout < 1:
+            raise ConfigurationError(
+                f"caption_augmentation.word_dropout is {self.word_dropout}, but must be in [0, 1)."
+            )
+
+
+class _ImageTransform:
+    """PIL image → uint8 tensor `(3, H, W)`, resized and augmented."""
+
+    def __init__(self, settings: ImageAugmentation, image_size: tuple[int, int], interpolation: int) -> None:
+        from torchvision.transforms import v2
+
+        self.image_size = image_size
+        self.interpolation = interpolation
+        height, width = image_size
+        steps: list = []
+        if settings.scale_jitter:
+            low, high = 1 - settings.scale_jitter, 1 + settings.scale_jitter
+            steps.append(v2.RandomAffine(degrees=0, scale=(low, high), fill=127))
+        if settings.crop_padding:
+            steps.append(v2.RandomCrop((height, width), padding=settings.crop_padding, padding_mode="edge"))
+        if settings.horizontal_flip:
+            steps.append(v2.RandomHorizontalFlip(settings.horizontal_flip))
+        if settings.color_jitter:
+            amount = settings.color_jitter
+            steps.append(v2.ColorJitter(brightness=amount, contrast=amount, saturation=amount))
+        if settings.erase_probability:
+            steps.append(v2.RandomErasing(settings.erase_probability, scale=(0.02, 0.25), value=127))
+        self.augment = v2.Compose(steps) if steps else None
+
+    def resize(self, image: Image.Image) -> Tensor:
+        """The part without chance, which may be cached: `(3, H, W)` uint8."""
+        from torchvision.transforms.v2 import functional
+
+        height, width = self.image_size
+        resized = image.convert("RGB").resize((width, height), resample=self.interpolation)
+        return functional.pil_to_tensor(resized)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        return self.augment(pixels) if self.augment is not None else pixels
+
+
+def build_image_augmentation(
+    settings: ImageAugmentation, image_size: tuple[int, int], interpolation: int
+) -> _ImageTransform:
+    """The transform for these settings.
+
+    Args:
+        settings: What to do.
+        image_size: `(height, width)` in pixels.
+        interpolation: Pillow resampling filter of the resize.
+
+    Returns:
+        An object with `resize(image)` (PIL → uint8 `(3, H, W)`, no chance involved) and a call for the random part,
+        which draws from torch's global generator.
+    """
+    return _ImageTransform(settings, image_size, interpolation)
+
+
+def drop_words(caption: str, probability: float) -> str:
+    """Leave each word out with a probability; the words that stay keep their order, one always stays."""
+    if not probability:
+        return caption
+    words = caption.split()
+    draws = torch.rand(len(words)).tolist()
+    kept = [word for word, draw in zip(words, draws, strict=True) if draw >= probability]
+    return " ".join(kept) if kept else words[draws.index(max(draws))]

@@ -1,0 +1,131 @@
+"""What every model of the zoo shares: loading and saving manners, and the scoring contract."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.models.bert.modeling_bert import BertLayer
+
+from ..errors import CheckpointError, ConfigurationError
+from ..outputs import RetrievalFeatures
+from .configuration_base import ReIDPreTrainedConfig
+from .encoders.attention import MultiHeadAttention, init_fused_attention
+from .encoders.vision_transformer import VisionTransformer, VisionTransformerLayer
+
+__all__ = ["ReIDPreTrainedModel"]
+
+
+class ReIDPreTrainedModel(PreTrainedModel):
+    """Base class of the zoo's models, inference and training alike.
+
+    A checkpoint of a method's training class loads in its inference class (training-only heads are dropped silently) and
+    the other way round (heads are newly initialised, which is said once).
+    """
+
+    config: ReIDPreTrainedConfig
+    main_input_name = "pixel_values"
+    input_modalities: ClassVar[tuple[str, ...]] = ("image", "text")
+    supports_gradient_checkpointing = True
+    # Identity labels are no per-token labels: the Trainer must divide the loss when it accumulates gradients.
+    accepts_loss_kwargs = False
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    _no_split_modules: ClassVar[list[str]] = [VisionTransformerLayer.__name__, BertLayer.__name__]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initialise a module that no checkpoint filled; called by transformers, also for modules built on meta."""
+        if isinstance(module, MultiHeadAttention):
+            init_fused_attention(module)
+            return
+        super()._init_weights(module)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
+    ) -> Self:
+        """Load a model saved by the zoo from a folder or the Hub; the same arguments as in transformers.
+
+        Weights are loaded in float32 unless `dtype` says otherwise: half precision collapses retrieval scores.
+
+        Args:
+            pretrained_model_name_or_path: Folder or Hub id.
+            model_args: Passed on.
+            kwargs: Passed on. `image_size=(height, width)` resamples the position grid to another image size.
+
+        Raises:
+            CheckpointError: If the folder holds a model of another method, or is not a model of ours.
+        """
+        image_size = kwargs.pop("image_size", None)
+        if kwargs.get("config") is None:
+            kwargs["config"] = cls._own_config(pretrained_model_name_or_path, kwargs)
+        kwargs.setdefault("dtype", torch.float32)
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if image_size is not None:
+            model.resize_image_grid(image_size)
+        return loaded
+
+    @classmethod
+    def _own_config(cls, name: str | os.PathLike[str], kwargs: dict[str, Any]) -> ReIDPreTrainedConfig:
+        """Read the configuration and refuse that of another method before any weight is read."""
+        from ..auto import load_config
+
+        config = load_config(name, **hub_arguments(kwargs))
+        if not isinstance(config, cls.config_class):
+            raise CheckpointError(
+                f"{name} holds a {config.model_type!r} model, but {cls.__name__} loads {cls.config_class.model_type!r} "
+                "models; use ReIDModel.from_pretrained to load any method."
+            )
+        return config
+
+    @property
+    def vision_tower(self) -> VisionTransformer:
+        """The image tower."""
+        return next(module for module in self.modules() if isinstance(module, VisionTransformer))
+
+    def resize_image_grid(self, image_size: tuple[int, int]) -> None:
+        """Take images of `image_size` = `(height, width)` pixels from now on; resamples the position grid in place.
+
+        Raises:
+            ConfigurationError: If the size does not hold whole patches, or too few for the token selection.
+        """
+        old_size = tuple(self.vision_tower.config.image_size)
+        self.vision_tower.resize_image_grid(image_size)
+        self.config.vision_config.image_size = list(image_size)
+        try:
+            self.config.validate_fields()
+        except ConfigurationError:
+            self.vision_tower.resize_image_grid(old_size)
+            self.config.vision_config.image_size = list(old_size)
+            raise
+
+    def similarity(
+        self, text_features: RetrievalFeatures | Tensor, image_features: RetrievalFeatures | Tensor
+    ) -> Tensor:
+        """The method's score of every sentence with every image.
+
+        Args:
+            text_features: Output of `get_text_features`, or its `embeds` `(T, E)`.
+            image_features: Output of `get_image_features`, or its `embeds` `(I, E)`.
+
+        Returns:
+            `(T, I)` scores in float32, larger is better; here the dot product of the embeddings.
+        """
+        return _embeds(text_features) @ _embeds(image_features).T
+
+
+def _embeds(features: RetrievalFeatures | Tensor) -> Tensor:
+    embeds = features if isinstance(features, Tensor) else features.embeds
+    assert embeds is not None
+    return embeds.float()  # half precision would create thousands of ties
+
+
+def hub_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a `from_pretrained` call that say where to look, to be used for the configuration as well."""
+    names = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
+    return {name: kwargs[name] for name in names if name in kwargs}

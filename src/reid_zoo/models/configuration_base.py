@@ -1,0 +1,80 @@
+"""What every configuration of the zoo shares: declared fields only, checked across fields, errors that name the field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from transformers import PreTrainedConfig
+
+from ..errors import ConfigurationError
+from ..validation import unknown_name_message
+
+__all__ = ["ReIDPreTrainedConfig", "check_fields"]
+
+# Keys that transformers itself writes into config.json or passes along while loading, besides dataclass fields.
+_TRANSFORMERS_KEYS = frozenset(
+    {
+        "_attn_implementation",
+        "_attn_implementation_internal",
+        "_commit_hash",
+        "_experts_implementation",
+        "_experts_implementation_internal",
+        "_name_or_path",
+        "attn_implementation",
+        "dtype",
+        "experts_implementation",
+        "model_type",
+        "name_or_path",
+        "num_labels",
+        "output_attentions",
+        "tie_word_embeddings",
+        "torch_dtype",
+        "transformers_version",
+        "transformers_weights",
+        "use_cache",  # the Trainer sets it
+    }
+)
+
+
+def check_fields(owner: str, config_class: type[PreTrainedConfig], names: Iterable[str]) -> None:
+    """Raise `ConfigurationError` for a name that `config_class` does not declare (transformers would keep a typo)."""
+    declared = set(config_class.__dataclass_fields__)
+    for name in names:
+        if name not in declared and name not in _TRANSFORMERS_KEYS:
+            own = declared - set(PreTrainedConfig.__dataclass_fields__) - {"sub_configs_defaults"}
+            raise ConfigurationError(f"{owner}: {unknown_name_message('field', name, own)}")
+
+
+class ReIDPreTrainedConfig(PreTrainedConfig):
+    """Base of the zoo's configurations.
+
+    Unknown fields are refused with the nearest known name, sub-configurations are checked the same way, and
+    `validate_fields` holds the checks across fields. Creating a configuration also makes sure that the model classes
+    are known to transformers' Auto classes.
+
+    Raises:
+        ConfigurationError: For an unknown field or a value that does not fit the others.
+    """
+
+    model_type: ClassVar[str] = ""
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        owner = type(self).__name__
+        check_fields(owner, type(self), kwargs)
+        for name, specification in self.sub_configs_defaults.items():
+            value = getattr(self, name, None)
+            if isinstance(value, dict):
+                check_fields(f"{owner}.{name}", specification.config_class, value)
+        super().__post_init__(**kwargs)
+        self.fill_defaults()
+        self.validate_fields()
+        from ..auto import register_models
+
+        register_models()
+
+    def fill_defaults(self) -> None:
+        """Values that follow from others when they are not given; a method's configuration extends it."""
+
+    def validate_fields(self) -> None:
+        """Checks across fields; a method's configuration extends it."""

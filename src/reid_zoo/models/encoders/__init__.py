@@ -1,0 +1,1 @@
+"""The towers that the methods share, and how they are filled from published checkpoints."""

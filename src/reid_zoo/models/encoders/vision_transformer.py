@@ -1,0 +1,172 @@
+"""One vision transformer for every method of the zoo.
+
+Weight-compatible with CLIP (OpenAI, OpenCLIP, transformers) and with ImageNet ViT checkpoints, on any grid of patches.
+Unlike transformers' CLIP tower it takes non-square images, applies its last layer norm to **every** token and can
+return the class token's attention in the last block without giving up fused attention kernels.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from ...errors import ConfigurationError
+from ...outputs import EncoderOutput
+from .attention import MultiHeadAttention, init_fused_attention
+from .configuration_vision_transformer import ReIDVisionConfig
+from .position_grid import resample_position_grid
+
+__all__ = ["TransformerMLP", "VisionTransformer"]
+
+
+class PatchEmbeddings(nn.Module):
+    """Patch convolution, class token and learned positions: `(B, C, H, W)` → `(B, L, D)`."""
+
+    def __init__(self, config: ReIDVisionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.class_embedding = nn.Parameter(torch.empty(config.hidden_size))
+        self.patch_embedding = nn.Conv2d(
+            config.num_channels,
+            config.hidden_size,
+            kernel_size=config.patch_size,
+            stride=config.patch_size,
+            bias=config.patch_bias,
+        )
+        self.position_embedding = nn.Parameter(torch.empty(config.num_tokens, config.hidden_size))
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        expected = (self.config.num_channels, *self.config.image_size)
+        if pixel_values.ndim != 4 or tuple(pixel_values.shape[1:]) != expected:
+            raise ConfigurationError(
+                f"pixel_values have shape {tuple(pixel_values.shape)}, but the model wants (batch, {expected[0]}, "
+                f"{expected[1]}, {expected[2]}); use its processor, or resize_image_grid() for another image size."
+            )
+        patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2)
+        class_token = self.class_embedding.expand(patches.shape[0], 1, -1)
+        return torch.cat([class_token, patches], dim=1) + self.position_embedding
+
+
+class TransformerMLP(nn.Module):
+    """Two linear layers with an activation between them."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int, activation: str, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(hidden_size, intermediate_size)
+        self.activation = ACT2FN[activation]
+        self.fc2 = nn.Linear(intermediate_size, hidden_size)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """`(..., D)` → `(..., D)`; dropout after the activation and after the second layer."""
+        return self.dropout(self.fc2(self.dropout(self.activation(self.fc1(hidden_states)))))
+
+
+class VisionTransformerLayer(GradientCheckpointingLayer):
+    """Pre-norm block: x ← x + MHA(LN(x)); x ← x + MLP(LN(x))."""
+
+    def __init__(self, config: ReIDVisionConfig) -> None:
+        super().__init__()
+        self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.self_attn = MultiHeadAttention(
+            config, config.hidden_size, config.num_attention_heads, config.attention_dropout
+        )
+        self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = TransformerMLP(
+            config.hidden_size, config.intermediate_size, config.hidden_act, config.hidden_dropout_prob
+        )
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        hidden_states = hidden_states + self.self_attn(self.layer_norm1(hidden_states))
+        return hidden_states + self.mlp(self.layer_norm2(hidden_states))
+
+
+class VisionTransformer(PreTrainedModel):
+    """The image tower.
+
+    Args:
+        config: Its sizes; see [`ReIDVisionConfig`].
+    """
+
+    config_class = ReIDVisionConfig
+    config: ReIDVisionConfig
+    main_input_name = "pixel_values"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    _no_split_modules: ClassVar[list[str]] = ["VisionTransformerLayer"]
+
+    def __init__(self, config: ReIDVisionConfig) -> None:
+        super().__init__(config)
+        self.embeddings = PatchEmbeddings(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.pre_layernorm = (
+            nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.use_pre_layernorm else nn.Identity()
+        )
+        self.layers = nn.ModuleList(VisionTransformerLayer(config) for _ in range(config.num_hidden_layers))
+        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, PatchEmbeddings):
+            init.normal_(module.class_embedding, std=self.config.initializer_range)
+            init.normal_(module.position_embedding, std=self.config.initializer_range)
+        elif isinstance(module, MultiHeadAttention):
+            init_fused_attention(module)
+        elif not isinstance(module, VisionTransformer):
+            super()._init_weights(module)
+
+    def forward(self, pixel_values: Tensor, output_token_scores: bool = False) -> EncoderOutput:
+        """Encode images.
+
+        Args:
+            pixel_values: `(B, C, H, W)` normalised pixels.
+            output_token_scores: Also return the class token's attention in the last block.
+
+        Returns:
+            Tokens `(B, L, D)` after the last layer norm, and scores `(B, L)` if asked for.
+        """
+        hidden_states = self.pre_layernorm(self.dropout(self.embeddings(pixel_values)))
+        for layer in self.layers[:-1]:
+            hidden_states = layer(hidden_states)
+        last = self.layers[-1]
+        token_scores = None
+        if output_token_scores:
+            token_scores = last.self_attn.class_token_row(last.layer_norm1(hidden_states).detach())
+        return EncoderOutput(self.post_layernorm(last(hidden_states)), token_scores)
+
+    @torch.no_grad()
+    def resize_image_grid(
+        self, image_size: tuple[int, int], *, mode: str = "bilinear", align_corners: bool = True
+    ) -> None:
+        """Take images of another size from now on: resamples the position grid in place and updates the configuration.
+
+        Args:
+            image_size: `(height, width)` in pixels, multiples of the patch size.
+            mode: Interpolation, see [`resample_position_grid`].
+            align_corners: See [`resample_position_grid`].
+        """
+        source_grid = self.config.grid_size
+        old_size, self.config.image_size = self.config.image_size, list(image_size)
+        try:
+            self.config.validate_fields()
+        except ConfigurationError:
+            self.config.image_size = old_size
+            raise
+        self.embeddings.position_embedding = nn.Parameter(
+            resample_position_grid(
+                self.embeddings.position_embedding,
+                source_grid,
+                self.config.grid_size,
+                mode=mode,
+                align_corners=align_corners,
+            ),
+            requires_grad=self.embeddings.position_embedding.requires_grad,
+        )

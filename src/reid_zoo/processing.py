@@ -1,0 +1,212 @@
+"""One processor for images and text: what turns photos and sentences into a model's tensors."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import BatchFeature, ViTImageProcessorPil
+from transformers.image_utils import PILImageResampling
+from transformers.processing_utils import ProcessorMixin
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from .errors import CheckpointError, ConfigurationError, QueryError
+from .validation import check_choice
+
+__all__ = ["ReIDProcessor", "TruncationWarning", "register_processor"]
+
+_INTERPOLATIONS = {"bilinear": PILImageResampling.BILINEAR, "bicubic": PILImageResampling.BICUBIC}
+_NUM_SPECIAL_TOKENS = 2  # [CLS] pieces [SEP]
+
+
+class TruncationWarning(UserWarning):
+    """A sentence was longer than the model reads; the rest of it is ignored."""
+
+
+class ReIDProcessor(ProcessorMixin):
+    """Image processor and tokenizer of a retrieval model in one object.
+
+    Images become `pixel_values` `(B, 3, H, W)`: RGB, resized to exactly H×W (the aspect ratio is not kept), scaled to
+    [0, 1] and normalised. Sentences become `input_ids` and `attention_mask` `(B, max_text_length)`, always padded to
+    that length because it fixes how many words a model selects.
+
+    Args:
+        image_processor: transformers' PIL image processor; see `build` for how to make one.
+        tokenizer: A tokenizer of transformers.
+        max_text_length: Number of tokens a sentence is cut and padded to, special tokens included.
+        truncation_keeps_sep: What happens to a longer sentence: the first `max_text_length` ids are kept and the closing
+            separator is lost (`False`, as CFine's release does), or the separator stays last (`True`).
+
+    Example:
+        >>> processor = ReIDProcessor.from_pretrained("org/cfine-cuhk")
+        >>> inputs = processor(images=[photo], text=["a woman in a red coat"], return_tensors="pt")
+    """
+
+    attributes = ("image_processor", "tokenizer")
+    image_processor_class = "ViTImageProcessorPil"
+    tokenizer_class = "AutoTokenizer"
+
+    def __init__(
+        self,
+        image_processor: ViTImageProcessorPil | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        max_text_length: int = 100,
+        truncation_keeps_sep: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if image_processor is None or tokenizer is None:
+            raise ConfigurationError(
+                "ReIDProcessor needs an image_processor and a tokenizer; see ReIDProcessor.build()."
+            )
+        if max_text_length < _NUM_SPECIAL_TOKENS + 1:
+            raise ConfigurationError(f"ReIDProcessor.max_text_length is {max_text_length}, but must be at least 3.")
+        super().__init__(image_processor, tokenizer, **kwargs)
+        self.max_text_length = max_text_length
+        self.truncation_keeps_sep = truncation_keeps_sep
+
+    @classmethod
+    def build(
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        image_size: Sequence[int],
+        image_mean: Sequence[float] = (0.485, 0.456, 0.406),
+        image_std: Sequence[float] = (0.229, 0.224, 0.225),
+        interpolation: str = "bicubic",
+        max_text_length: int = 100,
+        truncation_keeps_sep: bool = False,
+    ) -> ReIDProcessor:
+        """A processor from plain values; the defaults are CFine's (ImageNet constants, also for CLIP weights).
+
+        Args:
+            tokenizer: Tokenizer.
+            image_size: `(height, width)` in pixels.
+            image_mean: Mean per channel, of pixels in [0, 1].
+            image_std: Standard deviation per channel.
+            interpolation: `"bicubic"` or `"bilinear"`, anti-aliased when shrinking.
+            max_text_length: See the class.
+            truncation_keeps_sep: See the class.
+        """
+        check_choice("ReIDProcessor.build", "interpolation", interpolation, _INTERPOLATIONS)
+        height, width = image_size
+        image_processor = ViTImageProcessorPil(
+            size={"height": int(height), "width": int(width)},
+            image_mean=list(image_mean),
+            image_std=list(image_std),
+            resample=_INTERPOLATIONS[interpolation],
+        )
+        return cls(image_processor, tokenizer, max_text_length, truncation_keeps_sep)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> ReIDProcessor:
+        """Load a processor from a folder or the Hub; the same arguments as in transformers.
+
+        Raises:
+            CheckpointError: If there is no processor there.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(
+                f"cannot read a processor from {str(pretrained_model_name_or_path)!r}: {reason}"
+            ) from error
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """`(height, width)` in pixels."""
+        return self.image_processor.size["height"], self.image_processor.size["width"]
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Keys that a call may return."""
+        return ["pixel_values", "input_ids", "attention_mask"]
+
+    def __call__(
+        self,
+        images: Image.Image | Sequence[Image.Image] | None = None,
+        text: str | Sequence[str] | None = None,
+        return_tensors: str = "pt",
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Prepare images, sentences or both.
+
+        Args:
+            images: One image or several (PIL images or arrays); any mode, converted to RGB.
+            text: One sentence or several.
+            return_tensors: Only `"pt"`.
+            kwargs: Nothing else is taken.
+
+        Returns:
+            `pixel_values` `(B, 3, H, W)` float32 and/or `input_ids`, `attention_mask` `(B, max_text_length)` int64.
+
+        Raises:
+            QueryError: If a sentence is empty or not text, or nothing was given.
+        """
+        if return_tensors != "pt":
+            raise ConfigurationError(f"return_tensors={return_tensors!r}: only 'pt' is supported.")
+        if kwargs:
+            raise ConfigurationError(f"ReIDProcessor takes images, text and return_tensors, not {', '.join(kwargs)}.")
+        if images is None and text is None:
+            raise QueryError("give images, text or both.")
+        data: dict[str, torch.Tensor] = {}
+        if images is not None:
+            data["pixel_values"] = self.process_images(images if isinstance(images, list | tuple) else [images])
+        if text is not None:
+            data |= self.process_texts([text] if isinstance(text, str) else text)
+        return BatchFeature(data)
+
+    def process_images(self, images: Sequence[Any]) -> torch.Tensor:
+        """PIL images or arrays `(height, width, 3)` of 0…255 → `(B, 3, H, W)` float32."""
+        pictures = [
+            (image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))).convert("RGB")
+            for image in images
+        ]
+        if not pictures:
+            raise QueryError("the list of images is empty.")
+        return self.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
+
+    def process_texts(self, sentences: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Sentences → `input_ids` and `attention_mask`, `(B, max_text_length)` int64.
+
+        Raises:
+            QueryError: If a sentence is empty or not text.
+        """
+        sentences = list(sentences)
+        for sentence in sentences:
+            if not isinstance(sentence, str):
+                raise QueryError(f"a sentence must be text, not {type(sentence).__name__}.")
+        if not sentences:
+            raise QueryError("the list of sentences is empty.")
+        length = self.max_text_length
+        encoded = self.tokenizer(sentences, add_special_tokens=True, truncation=False, verbose=False)["input_ids"]
+        input_ids = torch.full((len(sentences), length), self.tokenizer.pad_token_id or 0)
+        attention_mask = torch.zeros(len(sentences), length, dtype=torch.long)
+        for row, ids in enumerate(encoded):
+            if len(ids) > length:
+                kept = [*ids[: length - 1], ids[-1]] if self.truncation_keeps_sep else ids[:length]
+                warnings.warn(
+                    f"a sentence of {len(sentences[row].split())} words is longer than the {length} tokens the model "
+                    f"reads; it was cut after about {length - _NUM_SPECIAL_TOKENS} word pieces.",
+                    TruncationWarning,
+                    stacklevel=3,
+                )
+                ids = kept
+            input_ids[row, : len(ids)] = torch.tensor(ids)
+            attention_mask[row, : len(ids)] = 1
+        return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+
+def register_processor() -> None:
+    """Make the processor known to transformers' `AutoProcessor` for every method."""
+    from transformers import AutoProcessor
+
+    from .models.registry import METHODS
+
+    for method in METHODS.values():
+        AutoProcessor.register(method.config_class, ReIDProcessor, exist_ok=True)

@@ -1,0 +1,141 @@
+"""Optimisers, parameter groups and learning-rate schedules, as plain settings."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..errors import RecipeError
+from ..validation import check_choice
+
+__all__ = ["LearningRateSchedule", "ParameterGroup", "build_optimizer", "group_parameters", "learning_rate_factor"]
+
+_OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterGroup:
+    """Parameters that share a learning rate.
+
+    Attributes:
+        name: Shown in logs.
+        pattern: Regular expression, searched in the parameter's name; the first group that matches takes it.
+        learning_rate: Base rate.
+        weight_decay: L2 factor (coupled with `adam`, decoupled with `adamw`).
+        decay_vectors: Whether biases and norms decay too (CFine's release decays all of them).
+    """
+
+    name: str
+    pattern: str = ""
+    learning_rate: float
+    weight_decay: float = 0.0
+    decay_vectors: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearningRateSchedule:
+    """Factor on every base rate over time.
+
+    Attributes:
+        kind: `"multistep"`: constant inside an epoch, warm-up and milestones counted in epochs (CFine spec, section 11);
+            `"cosine"`: per step, linear warm-up, then half a cosine down to `final_factor`.
+        warmup_epochs: Length of the warm-up, fractions allowed for `"cosine"`.
+        warmup_factor: Factor at the very start of a `"multistep"` warm-up.
+        milestones: Epochs (0-based) from which on `gamma` multiplies the rate once more.
+        gamma: Factor of each milestone.
+        final_factor: Where the cosine ends.
+    """
+
+    kind: str = "cosine"
+    warmup_epochs: float = 0.0
+    warmup_factor: float = 0.01
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    final_factor: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_choice("schedule", "kind", self.kind, ("multistep", "cosine"))
+
+
+def learning_rate_factor(
+    schedule: LearningRateSchedule, steps_per_epoch: int, num_epochs: float
+) -> Callable[[int], float]:
+    """The factor as a function of the optimiser step (0-based).
+
+    Args:
+        schedule: Settings.
+        steps_per_epoch: Optimiser steps of an epoch.
+        num_epochs: Length of the training.
+    """
+
+    def multistep(step: int) -> float:
+        epoch = step // steps_per_epoch
+        warmup = 1.0
+        if epoch < schedule.warmup_epochs:
+            warmup = schedule.warmup_factor + (1 - schedule.warmup_factor) * epoch / schedule.warmup_epochs
+        return warmup * schedule.gamma ** sum(milestone <= epoch for milestone in schedule.milestones)
+
+    def cosine(step: int) -> float:
+        warmup_steps = schedule.warmup_epochs * steps_per_epoch
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        remaining = max(1.0, num_epochs * steps_per_epoch - warmup_steps)
+        progress = min(1.0, (step - warmup_steps) / remaining)
+        return schedule.final_factor + (1 - schedule.final_factor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return multistep if schedule.kind == "multistep" else cosine
+
+
+def group_parameters(model: nn.Module, groups: tuple[ParameterGroup, ...]) -> list[dict]:
+    """Assign every trainable parameter to the first group whose pattern matches.
+
+    Raises:
+        RecipeError: If a parameter matches no group, or a group matches none.
+    """
+    members: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    compiled = [re.compile(group.pattern) for group in groups]
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        index = next((i for i, pattern in enumerate(compiled) if pattern.search(name)), None)
+        if index is None:
+            raise RecipeError(f"no parameter group takes {name!r}; end the list with a group without a pattern.")
+        group = groups[index]
+        decays = group.decay_vectors or parameter.ndim > 1
+        members.setdefault((group.name, decays), []).append(parameter)
+    options = []
+    for group in groups:
+        if not any(name == group.name for name, _ in members):
+            raise RecipeError(f"parameter group {group.name!r} (pattern {group.pattern!r}) matches no parameter.")
+        for decays in (True, False):
+            if (group.name, decays) in members:
+                options.append(
+                    {
+                        "params": members[group.name, decays],
+                        "name": group.name if decays else f"{group.name} (no decay)",
+                        "lr": group.learning_rate,
+                        "weight_decay": group.weight_decay if decays else 0.0,
+                    }
+                )
+    return options
+
+
+def build_optimizer(
+    model: nn.Module, kind: str, groups: tuple[ParameterGroup, ...], betas: tuple[float, float], eps: float
+) -> torch.optim.Optimizer:
+    """The optimiser over the groups.
+
+    Args:
+        model: Its trainable parameters are optimised.
+        kind: `"adam"` (L2-coupled decay) or `"adamw"`.
+        groups: Parameter groups.
+        betas: Decay rates of the moments.
+        eps: Added to the denominator.
+    """
+    check_choice("optimization", "optimizer", kind, _OPTIMIZERS)
+    return _OPTIMIZERS[kind](group_parameters(model, groups), betas=betas, eps=eps)

@@ -1,0 +1,308 @@
+"""Recipes: everything that defines a training run, typed, validated, and kept as YAML files in the package."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..data.transforms import CaptionAugmentation, ImageAugmentation
+from ..errors import RecipeError, ReIDZooError
+from ..validation import unknown_name_message
+from .optimization import LearningRateSchedule, ParameterGroup
+
+__all__ = [
+    "EvaluationSettings",
+    "ModelSettings",
+    "OptimizationSettings",
+    "ProcessorSettings",
+    "Recipe",
+    "list_recipes",
+    "load_recipe",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """What is trained.
+
+    Attributes:
+        vision_config: Fields of the image tower for a model from scratch.
+        text_config: Fields of the text tower for a model from scratch.
+        config: Further fields of the method's configuration.
+        image_tower: Pretrained image tower instead: folder, file or Hub id (see `from_towers`).
+        text_tower: Pretrained text tower instead, whose tokenizer is used too.
+    """
+
+    vision_config: dict[str, Any] = field(default_factory=dict)
+    text_config: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    image_tower: str | None = None
+    text_tower: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessorSettings:
+    """How images and sentences become tensors; the defaults are CFine's.
+
+    Attributes:
+        image_size: `[height, width]` in pixels.
+        image_mean: Mean per channel.
+        image_std: Standard deviation per channel.
+        interpolation: `bicubic` or `bilinear`.
+        truncation_keeps_sep: See [`ReIDProcessor`].
+        vocabulary_size: Largest WordPiece vocabulary learned from the training captions, for a model from scratch.
+    """
+
+    image_size: tuple[int, ...] = (224, 224)
+    image_mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    image_std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    interpolation: str = "bicubic"
+    truncation_keeps_sep: bool = False
+    vocabulary_size: int = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizationSettings:
+    """How it is trained.
+
+    Attributes:
+        num_epochs: Passes over the (image, caption) pairs.
+        batch_size: Pairs per step; the last incomplete batch is dropped.
+        optimizer: `adam` or `adamw`.
+        betas: Decay rates of the moments.
+        eps: Added to the denominator.
+        max_grad_norm: Gradient clipping; 0 for none.
+        parameter_groups: Who learns how fast.
+        schedule: Learning rate over time.
+        gradient_accumulation_steps: Batches per optimiser step. Negatives stay those of one batch.
+        gradient_checkpointing: Trade time for memory.
+        bf16: Autocast to bfloat16 (losses stay in float32).
+        cache_images: Keep resized training images in memory.
+        num_workers: Processes that load data; 0 for none.
+        logging_steps: Optimiser steps between two log lines.
+    """
+
+    num_epochs: float = 50
+    batch_size: int = 32
+    optimizer: str = "adam"
+    betas: tuple[float, ...] = (0.9, 0.999)
+    eps: float = 1e-8
+    max_grad_norm: float = 0.0
+    parameter_groups: tuple[ParameterGroup, ...] = (ParameterGroup(name="all", learning_rate=1e-4),)
+    schedule: LearningRateSchedule = field(default_factory=LearningRateSchedule)
+    gradient_accumulation_steps: int = 1
+    gradient_checkpointing: bool = False
+    bf16: bool = False
+    cache_images: bool = False
+    num_workers: int = 0
+    logging_steps: int = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationSettings:
+    """When the model is evaluated and which checkpoint is kept.
+
+    Attributes:
+        every_epochs: Epochs between two evaluations on the validation split; 0 for none.
+        select_best: Keep the checkpoint with the best validation Rank-1 (needs a validation split and `every_epochs`);
+            otherwise the last one.
+        save_every_epochs: Epochs between two checkpoints, from which an interrupted run resumes.
+        batch_size: Images or captions per step.
+    """
+
+    every_epochs: int = 0
+    select_best: bool = False
+    save_every_epochs: int = 5
+    batch_size: int = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """One training run.
+
+    Attributes:
+        name: Name of the recipe.
+        description: What it is for, in one line.
+        method: Model type.
+        aims_at: Published figures it aims at, with their table; empty if there are none.
+        dataset: Data set it was made for; another one can be given when training.
+        seed: Seed of initialisation, order and augmentation.
+        model: What is trained.
+        processor: How inputs are prepared.
+        augmentation: What is done to training images.
+        caption_augmentation: What is done to training captions.
+        optimization: How it is trained.
+        evaluation: When it is evaluated.
+    """
+
+    name: str
+    description: str
+    method: str
+    aims_at: str = ""
+    dataset: str = "cuhk-pedes"
+    seed: int = 42
+    model: ModelSettings = field(default_factory=ModelSettings)
+    processor: ProcessorSettings = field(default_factory=ProcessorSettings)
+    augmentation: ImageAugmentation = field(default_factory=ImageAugmentation)
+    caption_augmentation: CaptionAugmentation = field(default_factory=CaptionAugmentation)
+    optimization: OptimizationSettings = field(default_factory=OptimizationSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+
+
+def _folder() -> Any:
+    return resources.files("reid_zoo.training") / "recipes"
+
+
+def list_recipes() -> list[str]:
+    """Names of the recipes in the package."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe of the package, or a YAML file of one's own.
+
+    Args:
+        name: Name (see `list_recipes`) or path of a `.yaml` file.
+        overrides: `"field=value"` strings, the value in YAML, a nested field with dots:
+            `"optimization.num_epochs=3"`. A name that occurs only once may be written without its section.
+
+    Raises:
+        RecipeError: For an unknown recipe or field (the nearest name is suggested), or a value of the wrong type.
+    """
+    if str(name).endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise RecipeError(f"there is no recipe file {path}.")
+        text = path.read_text(encoding="utf-8")
+    else:
+        names = list_recipes()
+        if name not in names:
+            raise RecipeError(unknown_name_message("recipe", str(name), names))
+        text = (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"recipe {name} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"recipe {name} must be a mapping of fields.")
+    for override in overrides:
+        _apply_override(values, override)
+    recipe = _build(Recipe, values, "")
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    path, separator, text = override.partition("=")
+    if not separator or not path.strip():
+        raise RecipeError(f"--set {override!r}: write field=value, for example optimization.num_epochs=3.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {override!r}: the value is not valid YAML.") from error
+    if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    keys = _locate(path.strip())
+    target = values
+    for key in keys[:-1]:
+        inner = target.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"--set {override!r}: {key} has no fields of its own.")
+        target = inner
+    target[keys[-1]] = value
+
+
+def _locate(path: str) -> list[str]:
+    """Sections of a field: written out with dots, or found by its name if only one section has it."""
+    keys = path.split(".")
+    if len(keys) > 1 or keys[0] in {item.name for item in dataclasses.fields(Recipe)}:
+        return keys
+    sections = [
+        section.name
+        for section in dataclasses.fields(Recipe)
+        if dataclasses.is_dataclass(kind := _hints(Recipe)[section.name])
+        and keys[0] in {item.name for item in dataclasses.fields(kind)}
+    ]
+    if len(sections) == 1:
+        return [sections[0], keys[0]]
+    if len(sections) > 1:
+        raise RecipeError(
+            f"--set {path}: several sections have that field; write {' or '.join(f'{s}.{path}' for s in sections)}."
+        )
+    known = {item.name for item in dataclasses.fields(Recipe)}
+    for section in dataclasses.fields(Recipe):
+        kind = _hints(Recipe)[section.name]
+        if dataclasses.is_dataclass(kind):
+            known |= {f"{section.name}.{item.name}" for item in dataclasses.fields(kind)} | {
+                item.name for item in dataclasses.fields(kind)
+            }
+    raise RecipeError(f"--set {path}: {unknown_name_message('field', path, known)}")
+
+
+def _hints(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _build(kind: Any, values: Mapping[str, Any], where: str) -> Any:
+    """A settings dataclass from a mapping, every value checked against its declared type."""
+    if not isinstance(values, Mapping):
+        raise RecipeError(f"recipe field {where.rstrip('.')} must be a mapping of fields, not {values!r}.")
+    hints = _hints(kind)
+    arguments = {}
+    for name, value in values.items():
+        if name not in hints:
+            raise RecipeError(
+                f"recipe: {unknown_name_message('field', where + str(name), [where + key for key in hints])}"
+            )
+        arguments[name] = _convert(hints[name], value, where + name)
+    missing = [
+        item.name
+        for item in dataclasses.fields(kind)
+        if item.name not in arguments
+        and item.default is dataclasses.MISSING
+        and item.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise RecipeError(f"recipe field {where}{missing[0]} is missing.")
+    try:
+        return kind(**arguments)
+    except ReIDZooError as error:
+        raise RecipeError(str(error)) from error
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        return _convert(next(option for option in arguments if option is not type(None)), value, where)
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, where + ".")
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise RecipeError(f"recipe field {where} must be a list, not {value!r}.")
+        return tuple(_convert(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise RecipeError(f"recipe field {where} must be a mapping, not {value!r}.")
+        return value
+    if hint is float and isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    accepted = (int, float) if hint is float else (hint,)
+    if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
+        raise RecipeError(f"recipe field {where} must be of type {hint.__name__}, not {value!r}.")
+    return value
