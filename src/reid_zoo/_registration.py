@@ -25,12 +25,16 @@ def _is_loading(name: str) -> bool:
 def _call_when_loaded(theirs: str, ours: str, call: Callable[[], None]) -> None:
     """Call once `theirs` has been imported and `ours` is not in the middle of being imported."""
 
-    def attempt(module: ModuleType) -> None:
-        if theirs in sys.modules and not _is_loading(theirs) and not _is_loading(ours):
+    def theirs_was_imported(module: ModuleType) -> None:
+        if not _is_loading(ours):
             call()
 
-    wrapt.register_post_import_hook(attempt, theirs)
-    wrapt.register_post_import_hook(attempt, ours)
+    def ours_was_imported(module: ModuleType) -> None:
+        if theirs in sys.modules and not _is_loading(theirs):
+            call()
+
+    wrapt.register_post_import_hook(theirs_was_imported, theirs)
+    wrapt.register_post_import_hook(ours_was_imported, ours)
 
 
 def _register_lazy_configs(module: ModuleType) -> None:

@@ -48,8 +48,6 @@ class ReIDProcessor(ProcessorMixin):
     """
 
     attributes = ("image_processor", "tokenizer")
-    image_processor_class = "ViTImageProcessorPil"
-    tokenizer_class = "AutoTokenizer"
 
     def __init__(
         self,

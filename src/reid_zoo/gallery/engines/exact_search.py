@@ -1,0 +1,136 @@
+"""Exact top-k search over blocks of float16 vectors.
+
+Two passes per block. A float32 matrix product finds every row that could be among the answers; a float64 dot product
+of just those rows, rounded to float32, is their score. So a row's score depends on nothing but its vector and the
+query, not on its place in a block, the batch of queries, a filter or the number of threads, and equal vectors tie
+exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+__all__ = ["BLOCK_ROWS", "dot_scores", "exact_top_k"]
+
+BLOCK_ROWS = 2048
+"""Rows per matrix product; a float32 block of 512 columns (4 MB) then stays in a processor's cache."""
+
+_PAIRS = 8192
+"""(query, row) pairs scored at once in float64."""
+
+_UNIT_ROUNDOFF = 2.0**-24
+"""Of float32."""
+
+
+def dot_scores(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Score of each pair of rows: the dot product in float64, rounded to float32.
+
+    Args:
+        queries: (N, D) float32.
+        vectors: (N, D) float16.
+
+    Returns:
+        (N,) float32. NumPy sums each row by itself, so equal pairs get equal scores wherever they stand.
+    """
+    scores = np.empty(len(vectors), np.float32)
+    for start in range(0, len(vectors), _PAIRS):
+        part = slice(start, start + _PAIRS)
+        scores[part] = (queries[part].astype(np.float64) * vectors[part].astype(np.float64)).sum(axis=1)
+    return scores
+
+
+def exact_top_k(
+    blocks: Iterable[tuple[np.ndarray, np.ndarray]], queries: np.ndarray, top_k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of largest inner product with each query; of equal scores, the smaller id first.
+
+    Args:
+        blocks: (ids (n,) int64, vectors (n, D) float16), each block of any size.
+        queries: (Q, D) float32, finite.
+        top_k: Number of answers, at least 1.
+
+    Returns:
+        ids (Q, k) int64 and scores (Q, k) float32, where k is the smaller of `top_k` and the number of rows.
+    """
+    count = len(queries)
+    ids = np.empty((count, 0), np.int64)
+    scores = np.empty((count, 0), np.float32)
+    if count == 0:
+        return ids, scores
+    seen = 0
+    query_norms = np.linalg.norm(queries.astype(np.float64), axis=1)
+    product = _HalfProduct(queries)
+    for block_ids, block in _split(blocks):
+        coarse, largest_norm = product(block)
+        # A float32 dot product of length D, summed in any order, is off by at most D u |q| |v| (Higham, Accuracy and
+        # Stability of Numerical Algorithms, section 3.1). Twice that separates "cannot win" from "must be looked at":
+        # one error for the row itself, one for the row that sets the limit.
+        slack = 2.02 * queries.shape[1] * _UNIT_ROUNDOFF * largest_norm * query_norms + 1e-30
+        if seen >= top_k:
+            limit = scores[:, -1] - slack
+        elif len(block) > top_k:
+            limit = np.partition(coarse, -top_k, axis=1)[:, -top_k] - slack
+        else:
+            limit = np.full(count, -np.inf)
+        seen += len(block)
+        widen = min(top_k, seen) - ids.shape[1]
+        if widen:
+            ids = np.pad(ids, ((0, 0), (0, widen)), constant_values=-1)
+            scores = np.pad(scores, ((0, 0), (0, widen)), constant_values=-np.inf)
+        query_index, row_index = np.nonzero(coarse >= limit[:, None])
+        found = _score_pairs(queries, block, query_index, row_index)
+        _merge(ids, scores, query_index, block_ids[row_index], found)
+    return ids, scores
+
+
+def _split(blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for ids, vectors in blocks:
+        for start in range(0, len(ids), BLOCK_ROWS):
+            yield ids[start : start + BLOCK_ROWS], vectors[start : start + BLOCK_ROWS]
+
+
+class _HalfProduct:
+    """float16 block @ float32 columns in float32.
+
+    torch converts half precision many times faster than NumPy; NumPy multiplies, because torch's float32 products may
+    be set to a lower precision by the application (`torch.set_float32_matmul_precision`).
+    """
+
+    def __init__(self, queries: np.ndarray) -> None:
+        import torch
+
+        self._from_numpy = torch.from_numpy
+        self._queries = queries
+        self._buffer = np.empty((BLOCK_ROWS, queries.shape[1]), np.float32)
+        self._target = torch.from_numpy(self._buffer)
+
+    def __call__(self, block: np.ndarray) -> tuple[np.ndarray, float]:
+        """Products (Q, n) of the queries and a block (n, D), and the largest norm of a row of the block."""
+        self._target[: len(block)].copy_(self._from_numpy(block))
+        rows = self._buffer[: len(block)]
+        largest_norm = float(np.sqrt(np.einsum("ij,ij->i", rows, rows).max()))
+        if len(self._queries) == 1:
+            return (rows @ self._queries[0])[None], largest_norm
+        return self._queries @ rows.T, largest_norm
+
+
+def _score_pairs(queries: np.ndarray, block: np.ndarray, query_index: np.ndarray, row_index: np.ndarray) -> np.ndarray:
+    found = np.empty(len(row_index), np.float32)
+    for start in range(0, len(row_index), _PAIRS):
+        part = slice(start, start + _PAIRS)
+        found[part] = dot_scores(queries[query_index[part]], block[row_index[part]])
+    return found
+
+
+def _merge(
+    ids: np.ndarray, scores: np.ndarray, query_index: np.ndarray, new_ids: np.ndarray, new_scores: np.ndarray
+) -> None:
+    """Puts candidates, which are grouped by query, among the answers so far, in place."""
+    queries, starts = np.unique(query_index, return_index=True)
+    for query, start, end in zip(queries, starts, [*starts[1:], len(query_index)], strict=True):
+        all_ids = np.concatenate([ids[query], new_ids[start:end]])
+        all_scores = np.concatenate([scores[query], new_scores[start:end]])
+        best = np.lexsort((all_ids, -all_scores))[: ids.shape[1]]
+        ids[query], scores[query] = all_ids[best], all_scores[best]
