@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import threading
@@ -183,10 +184,13 @@ def test_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     assert "not a regular file" in reason_of(tmp_path / "pipe.jpg")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_unreadable_file(tmp_path: Path) -> None:
+def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photo().save(tmp_path / "secret.png")
-    (tmp_path / "secret.png").chmod(0)
+
+    def refuse(*_: object, **__: object) -> None:  # as open() does; permissions alone do not stop the superuser
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Image, "open", refuse)
     assert reason_of(tmp_path / "secret.png") == "permission denied"
 
 
@@ -256,9 +260,9 @@ def test_threads_leave_the_warning_filters_as_they_were(tmp_path: Path) -> None:
     assert list(warnings.filters) == before
 
 
-def test_colour_space_without_conversion_is_named(tmp_path: Path) -> None:
-    Image.new("LAB", (4, 4)).save(tmp_path / "lab.tif")
-    assert reason_of(tmp_path / "lab.tif") == "colour mode LAB cannot be converted to RGB"
+def test_lab_image_is_converted(tmp_path: Path) -> None:
+    Image.new("LAB", (4, 4), (255, 128, 128)).save(tmp_path / "lab.tif")  # L = 100, a = b = 0
+    assert min(load_image(tmp_path / "lab.tif").getpixel((0, 0))) > 240
 
 
 SAMPLES = [
@@ -280,12 +284,8 @@ def test_no_damage_raises_anything_else(tmp_path_factory: pytest.TempPathFactory
         content[data.draw(st.integers(0, min(len(content) - 1, 300)))] = data.draw(st.integers(0, 255))
     path = tmp_path_factory.getbasetemp() / "damaged.bin"
     path.write_bytes(bytes(content[: data.draw(st.integers(1, len(content)))]))
-    try:
-        image = load_image(path, max_pixels=1_000_000)
-    except ImageReadError as error:
-        assert error.reason
-    else:
-        assert image.mode == "RGB"
+    with contextlib.suppress(ImageReadError):  # anything else fails the test
+        assert load_image(path, max_pixels=1_000_000).mode == "RGB"
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -339,7 +339,9 @@ def test_find_images_reports_a_folder_that_cannot_be_listed(tmp_path: Path, monk
 @given(st.lists(st.text(st.characters(codec="ascii", exclude_characters="/\0"), min_size=1), min_size=2, max_size=6))
 def test_natural_sort_key_orders_all_paths(names: list[str]) -> None:
     paths = [Path(name) for name in {*names, *(f"{name}/{name}" for name in names)}]
-    assert sorted(paths, key=natural_sort_key) == sorted(reversed(paths), key=natural_sort_key)
+    ascending = sorted(paths, key=natural_sort_key)
+    paths.reverse()
+    assert sorted(paths, key=natural_sort_key) == ascending
 
 
 def test_the_usual_endings_are_known() -> None:

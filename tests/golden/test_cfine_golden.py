@@ -39,7 +39,10 @@ RENAMED = {"bn_eps": "bottleneck_eps", "bn_momentum": "bottleneck_momentum"}
 
 def overrides_of(config: dict) -> dict:
     """Settings of a case → arguments of the conversion. Every entry of the case must find its place."""
-    overrides: dict = {"vision_config": {}, "text_config": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}}
+    overrides: dict = {
+        "vision_config": {},
+        "text_config": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
+    }
     overrides["vision_config"]["hidden_dropout_prob"] = 0.0
     for name, value in config.items():
         if name in NOT_SETTINGS:

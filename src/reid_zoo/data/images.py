@@ -121,7 +121,7 @@ def load_image(
     - Transparent pixels are composited on white (a cut-out person on black would look like dark clothes).
     - 16-bit grey values are divided by 257, so 65535 becomes 255. Integer images of more than 16 bits and float images
       outside [0, 1] have no declared range: their own smallest and largest value become 0 and 255.
-    - CMYK, palette, 1-bit and YCbCr images are converted; the colour profile is not applied.
+    - CMYK, palette, 1-bit, YCbCr and LAB images are converted; the colour profile is not applied.
 
     Args:
         path: The file. Raster formats only: JPEG, PNG, BMP, GIF, WebP, TIFF, PNM, JPEG 2000, AVIF.
@@ -208,10 +208,7 @@ def _to_rgb(path: str | Path, image: Image.Image) -> Image.Image:
         opaque = Image.new("RGB", rgba.size, (255, 255, 255))
         opaque.paste(rgba, mask=rgba.getchannel("A"))
         return opaque
-    try:
-        return image.convert("RGB")
-    except ValueError:
-        raise ImageReadError(path, f"colour mode {image.mode} cannot be converted to RGB") from None
+    return image.convert("RGB")
 
 
 def _deep_grey_to_rgb(path: str | Path, image: Image.Image) -> Image.Image:
@@ -254,7 +251,7 @@ def _is_cut_webp(path: str | Path) -> bool:
         with open(path, "rb") as file:
             head = file.read(12)
             size = os.fstat(file.fileno()).st_size
-    except OSError:
+    except (OSError, ValueError):
         return False
     return len(head) == 12 and head[8:] == b"WEBP" and size < 8 + int.from_bytes(head[4:8], "little")
 

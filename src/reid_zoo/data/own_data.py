@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from ..errors import ConfigurationError, DatasetError, ImageReadError
 from .images import find_images, load_image
-from .record_files import RawRecord, ReportProblem, ValidationProblem, read_csv, read_jsonl
+from .record_files import INT64, RawRecord, ReportProblem, ValidationProblem, read_csv, read_jsonl
 from .records import MetadataValue, PersonDataset, PersonRecord
 
 __all__ = ["ValidationProblem", "ValidationReport", "load_named", "load_own_data", "validate_records"]
@@ -34,7 +34,6 @@ __all__ = ["ValidationProblem", "ValidationReport", "load_named", "load_own_data
 _SPLITS = ("train", "val", "test")
 _SUFFIXES: dict[str, tuple[str, ...]] = {"jsonl": (".jsonl", ".ndjson"), "csv": (".csv",)}
 _READERS = {"jsonl": read_jsonl, "csv": read_csv}
-_INT64 = range(-(2**63), 2**63)
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,6 +376,8 @@ def _check_uniform(raw_records: Sequence[RawRecord], report: ReportProblem) -> N
             kind = _value_kind(value)
             if kind is None or name in ("image", "captions", "camera_id", "split"):
                 continue
+            if name == "person_id" and not _is_identifier(value):
+                continue
             first_kind, line = first_seen.setdefault(name, (kind, raw.line))
             if kind != first_kind:
                 report(raw.line, name, f"is {kind} here but {first_kind} on line {line}; use one kind throughout")
@@ -400,7 +401,7 @@ def _value_kind(value: object) -> str | None:
 
 
 def _is_int64(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value in _INT64
+    return isinstance(value, int) and not isinstance(value, bool) and value in INT64
 
 
 def _is_identifier(value: object) -> bool:

@@ -17,10 +17,13 @@ from typing import Any
 
 from ..errors import DatasetError
 
-__all__ = ["CAPTION_SEPARATOR", "RawRecord", "ReportProblem", "ValidationProblem", "read_csv", "read_jsonl"]
+__all__ = ["CAPTION_SEPARATOR", "INT64", "RawRecord", "ReportProblem", "ValidationProblem", "read_csv", "read_jsonl"]
 
 CAPTION_SEPARATOR = "|"
 """Stands between two captions in one CSV cell."""
+
+INT64 = range(-(2**63), 2**63)
+"""Whole numbers that a table of records can hold."""
 
 _CAPTION_COLUMN = re.compile(r"caption_([0-9]+)")
 _WHOLE_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)")
@@ -196,8 +199,9 @@ def _typed_column(name: str, cells: Sequence[str]) -> list[Any]:
     convert: Callable[[str], Any] = str
     if name in ("image", "split"):
         pass
-    elif all(_WHOLE_NUMBER.fullmatch(cell) and len(cell) < 20 for cell in filled):
-        convert = int
+    elif all(_WHOLE_NUMBER.fullmatch(cell) for cell in filled):
+        if all(len(cell) <= 20 and int(cell) in INT64 for cell in filled):  # longer codes stay text, digit by digit
+            convert = int
     elif name in ("person_id", "camera_id"):
         pass
     elif all(_DECIMAL_NUMBER.fullmatch(cell) for cell in filled):

@@ -357,9 +357,7 @@ class Gallery:
         wanted = np.unique(result.ids[result.ids >= 0])
         names = [name for name in self._store.schema.columns if not name.startswith("_")]
         rows = self._store.get(wanted, columns=names)
-        values = {
-            int(row): {name: rows.columns[name][index] for name in names} for index, row in enumerate(rows.ids)
-        }
+        values = {int(row): {name: rows.columns[name][index] for name in names} for index, row in enumerate(rows.ids)}
         answers = []
         for ids, scores in zip(result.ids, result.scores, strict=True):
             hits = []
@@ -367,9 +365,7 @@ class Gallery:
                 if identifier not in values:  # padding, or deleted by another process meanwhile
                     continue
                 metadata = {name: value for name, value in values[identifier].items() if value is not None}
-                hits.append(
-                    GalleryHit(len(hits) + 1, score, metadata.pop("image"), identifier, metadata, result.exact)
-                )
+                hits.append(GalleryHit(len(hits) + 1, score, metadata.pop("image"), identifier, metadata, result.exact))
             answers.append(hits)
         return answers if several else answers[0]
 

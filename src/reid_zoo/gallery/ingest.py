@@ -81,7 +81,9 @@ def _file_source(path: str | os.PathLike[str], metadata: dict[str, Any]) -> Imag
         size, mtime = status.st_size, status.st_mtime_ns
     except OSError:
         size, mtime = -1, -1  # reading it will say what is wrong
-    return ImageSource(_hash(absolute.encode("utf-8", "surrogateescape")), absolute, Path(absolute), None, size, mtime, metadata)
+    return ImageSource(
+        _hash(absolute.encode("utf-8", "surrogateescape")), absolute, Path(absolute), None, size, mtime, metadata
+    )
 
 
 def image_sources(images: Any, metadata: Mapping[str, Mapping[str, Any]] | None = None) -> list[ImageSource]:
@@ -136,7 +138,11 @@ def image_sources(images: Any, metadata: Mapping[str, Mapping[str, Any]] | None 
 
 
 def decode_ahead(
-    batches: Iterator[Sequence[ImageSource]], *, target_size: tuple[int, int] | None, num_workers: int, prefetch: int = 2
+    batches: Iterator[Sequence[ImageSource]],
+    *,
+    target_size: tuple[int, int] | None,
+    num_workers: int,
+    prefetch: int = 2,
 ) -> Iterator[tuple[list[ImageSource], list[Any], list[FailedImage]]]:
     """Decode batches in threads while the caller encodes the one before; at most `prefetch` batches are in memory.
 

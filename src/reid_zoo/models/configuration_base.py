@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from typing import Any, ClassVar, Self
 
 from transformers import PreTrainedConfig
 
@@ -58,6 +59,36 @@ class ReIDPreTrainedConfig(PreTrainedConfig):
     """
 
     model_type: ClassVar[str] = ""
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @classmethod
+    def preset_fields(cls, name: str) -> dict[str, Any]:
+        """Fields of the preset `name` that differ from the defaults; sub-configurations as dictionaries.
+
+        Raises:
+            ConfigurationError: If there is no such preset; the message suggests the nearest name.
+        """
+        if name not in cls.presets:
+            raise ConfigurationError(f"{cls.__name__}: {unknown_name_message('preset', name, cls.presets)}")
+        return deepcopy(dict(cls.presets[name]))
+
+    @classmethod
+    def from_preset(cls, name: str, **overrides: Any) -> Self:
+        """The configuration of a named size, e.g. `"tiny"`.
+
+        Args:
+            name: Preset; one of `presets`.
+            overrides: Fields that differ from the preset's. A dictionary for a sub-configuration changes only the
+                fields it names; a configuration object replaces the preset's.
+
+        Raises:
+            ConfigurationError: For an unknown preset or field.
+        """
+        fields = cls.preset_fields(name)
+        for field, value in overrides.items():
+            merge = isinstance(value, Mapping) and isinstance(fields.get(field), dict)
+            fields[field] = {**fields[field], **value} if merge else value
+        return cls(**fields)
 
     def __post_init__(self, **kwargs: Any) -> None:
         owner = type(self).__name__

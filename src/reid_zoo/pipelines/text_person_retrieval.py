@@ -99,9 +99,7 @@ class TextPersonRetrievalPipeline(Pipeline):
         for query in queries:
             if not isinstance(query, str) or not query.strip():
                 raise QueryError(f"the query {query!r} is empty; describe the person in words.")
-        answers = self.postprocess(
-            self.forward(self.preprocess(queries)), top_k=top_k, where=where, gallery=gallery
-        )
+        answers = self.postprocess(self.forward(self.preprocess(queries)), top_k=top_k, where=where, gallery=gallery)
         return answers[0] if isinstance(inputs, str) else answers
 
     def preprocess(self, input_: Any, **preprocess_parameters: Any) -> Mapping[str, torch.Tensor]:
@@ -123,7 +121,9 @@ class TextPersonRetrievalPipeline(Pipeline):
         """Embeddings of Q sentences → Q ranked lists."""
         searched = self.gallery if gallery is None else self._resolve(gallery)
         if searched is None:
-            raise GalleryError("there is nothing to search in: give gallery= when making the pipeline or with the call.")
+            raise GalleryError(
+                "there is nothing to search in: give gallery= when making the pipeline or with the call."
+            )
         assert model_outputs.embeds is not None
         vectors = model_outputs.embeds.float().cpu().numpy()
         return [

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers import set_seed
+from transformers import PrinterCallback, ProgressCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..data.collators import ImageTextCollator, ImageTextPairs
@@ -18,6 +19,7 @@ from ..errors import DatasetError, RecipeError
 from ..models.registry import get_method
 from ..processing import ReIDProcessor
 from .arguments import ReIDTrainingArguments
+from .logging_callbacks import LogLines, ProgressBar
 from .recipes import Recipe
 from .trainer import ReIDTrainer
 from .vocabulary import learn_wordpiece_tokenizer
@@ -100,6 +102,7 @@ def train(
     seed: int | None = None,
     resume: bool = True,
     progress: bool = True,
+    log: Callable[[str], None] | None = None,
 ) -> TrainingSummary:
     """Train a model as a recipe says; model and processor end up directly in `output_dir`, checkpoints below it.
 
@@ -113,6 +116,7 @@ def train(
         seed: Seed instead of the recipe's.
         resume: Go on from the last checkpoint in `output_dir`, if there is one.
         progress: Show a progress bar.
+        log: Called with one line per log step; by default nothing is printed but the bar.
 
     Raises:
         DatasetError: If the data set is not there, or lacks captions or identities.
@@ -165,7 +169,7 @@ def train(
         metric_for_best_model="R1" if evaluates and evaluation.select_best else None,
         seed=recipe.seed,
         report_to="none",
-        disable_tqdm=not progress,
+        disable_tqdm=True,
     )
     trainer = ReIDTrainer(
         model,
@@ -175,7 +179,12 @@ def train(
         eval_dataset=validation,
         data_collator=ImageTextCollator(processor),
         processing_class=processor,
+        callbacks=[LogLines(log)],
     )
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    if progress:
+        trainer.add_callback(ProgressBar)
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.save_model(str(output))
     processor.save_pretrained(output)

@@ -105,7 +105,7 @@ class ReIDTrainer(Trainer):
             raise ConfigurationError("ReIDTrainer.evaluate needs an eval_dataset.")
         model = self.accelerator.unwrap_model(self.model)
         encoder = PersonEncoder(model, self.processing_class, batch_size=self.args.per_device_eval_batch_size)
-        metrics = evaluate_model(encoder, dataset, batch_size=encoder.batch_size, progress=not self.args.disable_tqdm)
+        metrics = evaluate_model(encoder, dataset, batch_size=encoder.batch_size, progress=False)
         values = {f"{metric_key_prefix}_{name}": value for name, value in metrics.as_dict().items()}
         self.log(dict(values))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, values)

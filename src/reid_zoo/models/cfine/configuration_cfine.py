@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
@@ -12,6 +13,7 @@ from ...validation import check_choice
 from ..configuration_base import ReIDPreTrainedConfig
 from ..encoders.configuration_vision_transformer import ReIDVisionConfig
 from ..token_selection import selection_count
+from .presets import CFINE_PRESETS
 
 __all__ = ["CFineConfig"]
 
@@ -79,6 +81,7 @@ class CFineConfig(ReIDPreTrainedConfig):
     """
 
     model_type: ClassVar[str] = "cfine"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = CFINE_PRESETS
     sub_configs_defaults: ClassVar[dict[str, Any]] = {"vision_config": ReIDVisionConfig, "text_config": BertConfig}
 
     vision_config: dict | ReIDVisionConfig | None = None

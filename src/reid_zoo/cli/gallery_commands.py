@@ -1,0 +1,154 @@
+"""`reid-zoo index` and `reid-zoo search`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import CheckpointError, QueryError
+from . import console
+
+if TYPE_CHECKING:
+    from ..encoding import PersonEncoder
+    from ..gallery import ModelIdentity
+
+__all__ = ["index", "load_recorded_model", "search"]
+
+
+def load_recorded_model(identity: ModelIdentity) -> PersonEncoder:
+    """The model a gallery was made with, from where it was then."""
+    from ..encoding import PersonEncoder
+
+    try:
+        return PersonEncoder.from_pretrained(identity.name, revision=identity.revision)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"the gallery was made with {identity.describe()}, which cannot be loaded ({error}); give its place with --model."
+        ) from error
+
+
+def _records_of(metadata: Path) -> dict[str, dict[str, Any]]:
+    from ..data.own_data import load_own_data
+
+    values: dict[str, dict[str, Any]] = {}
+    for record in load_own_data(metadata, split="all"):
+        entry = dict(record.metadata)
+        entry |= {
+            name: value
+            for name, value in (("person_id", record.person_id), ("camera_id", record.camera_id))
+            if value is not None
+        }
+        values[str(record.image_path)] = entry
+    return values
+
+
+def index(
+    model: Annotated[str, typer.Argument(help="Model: a folder or a Hub id.")],
+    images: Annotated[list[Path], typer.Argument(help="Folders of images, or image files.")],
+    gallery: Annotated[Path, typer.Option(help="Folder of the gallery; made if it is not there.")],
+    metadata: Annotated[
+        Path | None, typer.Option(help="JSONL or CSV with columns image, person_id, camera_id, ... to filter by.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once.")] = 32,
+    workers: Annotated[int, typer.Option(min=1, help="Decoding threads.")] = 2,
+    progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Index images into a gallery; a rerun continues and takes in what is new."""
+    from ..encoding import PersonEncoder
+    from ..gallery import Gallery
+    from ..gallery.ingest import image_sources
+
+    values = _records_of(metadata) if metadata else {}
+    image_sources(images)  # a missing or empty folder is refused before the model is loaded
+    encoder = PersonEncoder.from_pretrained(model, batch_size=batch_size)
+    with Gallery.create(gallery, encoder, exist_ok=True) as opened:
+        report = opened.add(images, metadata=values, batch_size=batch_size, num_workers=workers, progress=progress)
+        rows = len(opened)
+    for failed in report.failed:
+        console.note(f"skipped {failed.path}: {failed.reason}")
+    if as_json:
+        failures = [{"path": failed.path, "reason": failed.reason} for failed in report.failed]
+        console.print_json(
+            {
+                "gallery": str(gallery),
+                "added": report.added,
+                "skipped": report.skipped,
+                "failed": failures,
+                "rows": rows,
+            }
+        )
+    else:
+        print(
+            f"{gallery}: {report.added} added, {report.skipped} already there, {len(report.failed)} unreadable; "
+            f"{rows} images in all"
+        )
+    if report.failed and not report.added and not report.skipped:
+        raise QueryError("none of the images could be read.")
+
+
+def search(
+    gallery: Annotated[Path, typer.Argument(help="Folder of the gallery.")],
+    query: Annotated[str | None, typer.Argument(help="Description of the person.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Search by an image of the person instead.")] = None,
+    top_k: Annotated[int, typer.Option(help="Number of answers.")] = 10,
+    where: Annotated[str | None, typer.Option(help="Filter, e.g. \"camera_id = 3 and time >= '2024-05-01'\".")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Write the answers as a picture (.png).")] = None,
+    person_id: Annotated[
+        str | None, typer.Option(help="The person looked for, if known: green and red frames on the sheet.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Model to use instead of where the gallery says it is.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Search a gallery with a sentence, or with an image."""
+    from ..encoding import PersonEncoder
+    from ..evaluation.contact_sheet import SheetRow, SheetTile, draw_contact_sheet
+    from ..gallery import Gallery
+
+    if (query is None) == (image is None):
+        raise QueryError("give a description, or --image FILE, one of them.")
+    if query is not None and not query.strip():
+        raise QueryError("the query is empty; describe the person in words.")
+    encoder = PersonEncoder.from_pretrained(model) if model else None
+    with Gallery.open(gallery, encoder, encoder_loader=load_recorded_model) as opened:
+        hits = opened.search(query if image is None else Path(image), top_k=top_k, where=where)
+        rows = len(opened)
+    if hits and not hits[0].exact:
+        console.note("the gallery is too large for an exact search; the answers are approximate.")
+    if top_k > rows:
+        console.note(f"the gallery has only {rows} images; all of them are ranked.")
+    if sheet is not None:
+        tiles = [
+            SheetTile(
+                hit.image,
+                f"{hit.rank}   {hit.score:.3f}",
+                None if person_id is None else str(hit.metadata.get("person_id")) == person_id,
+            )
+            for hit in hits
+        ]
+        draw_contact_sheet([SheetRow(query or f"like {image}", tiles)], sheet)
+        console.say(f"sheet written to {sheet}")
+    if as_json:
+        answers = [
+            {"rank": hit.rank, "score": hit.score, "image": hit.image, "id": hit.id, "metadata": dict(hit.metadata)}
+            for hit in hits
+        ]
+        console.print_json({"gallery": str(gallery), "query": query, "image": image, "hits": answers})
+    elif not hits:
+        print("no image matches")
+    else:
+        console.print_table(
+            query or f"like {image}",
+            ("rank", "score", "image", "metadata"),
+            [
+                (
+                    hit.rank,
+                    hit.score,
+                    hit.image,
+                    ", ".join(f"{name}={value}" for name, value in hit.metadata.items() if name != "captions"),
+                )
+                for hit in hits
+            ],
+        )

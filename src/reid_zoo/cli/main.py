@@ -1,0 +1,78 @@
+"""The `reid-zoo` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from .._version import __version__
+from ..errors import ReIDZooError
+from . import console
+from .conversion_commands import convert
+from .dataset_commands import datasets
+from .demo import demo
+from .evaluation_commands import evaluate
+from .gallery_commands import index, search
+from .model_commands import models
+from .training_commands import recipes, train
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="reid-zoo",
+    help="Find a person in images from a description. Start with: reid-zoo demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(f"reid-zoo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    if debug:
+        os.environ["REID_ZOO_DEBUG"] = "1"
+
+
+for command in (demo, index, search, train, evaluate, convert, recipes, models):
+    app.command()(command)
+app.add_typer(datasets, name="datasets")
+
+
+def main() -> None:
+    """Run the command line; every failure ends as one line on stderr and a non-zero exit status."""
+    console.quiet_libraries()
+    console.show_warnings_as_notes()
+    try:
+        app()
+    except KeyboardInterrupt:
+        console.error("interrupted; what was finished is kept, run the same command again to continue.")
+        sys.exit(130)
+    except (ReIDZooError, OSError, MemoryError) as error:
+        if os.environ.get("REID_ZOO_DEBUG"):
+            traceback.print_exc()
+        if isinstance(error, BrokenPipeError):  # the reader of our output has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        text = "out of memory; use a smaller --batch-size." if isinstance(error, MemoryError) else str(error)
+        console.error(text or type(error).__name__)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""The metrics reproduce the golden cases: every rank, every summary, and what the released functions returned.
+
+Keys of `expected.safetensors` that are compared: num_positives; plain, `optimistic.` and `pessimistic.`:
+first_positive_rank, last_positive_rank, average_precision, inverse_negative_penalty, summary_valid, summary_all;
+fastreid.cmc_1_to_50; stable_order_top20 and queries_with_positive where a case has them. Of `expected.json`: the block
+"official (stable ties)". Distances, re-ranking and silhouette coefficients are not about these metrics.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from reid_zoo.evaluation.metrics import RetrievalMetrics, evaluate_retrieval
+
+TIES = ("stable", "optimistic", "pessimistic")
+
+
+class EvaluationCase:
+    """One case: inputs, per-query values and summaries, and what the released functions returned."""
+
+    def __init__(self, folder: Path) -> None:
+        self.inputs = load_file(folder / "inputs.safetensors")
+        self.expected = load_file(folder / "expected.safetensors")
+        content = json.loads((folder / "expected.json").read_text())
+        self.official: dict[str, list[float]] = content["official (stable ties)"]
+
+    def evaluate(self, *, image_to_text: bool = False, **options: Any) -> RetrievalMetrics:
+        sides = ("gallery", "query") if image_to_text else ("query", "gallery")
+        for role, side in zip(("query", "gallery"), sides, strict=True):
+            options[f"{role}_person_ids"] = self.inputs[f"{side}_pids"]
+            options[f"{role}_camera_ids"] = self.inputs.get(f"{side}_camids")
+        similarity = self.inputs["similarity"]
+        return evaluate_retrieval(similarity=similarity.T if image_to_text else similarity, **options)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "case" in metafunc.fixturenames:
+        root: Path = metafunc.config.getoption("--golden-root")
+        folders = sorted(path.parent for path in (root / "evaluation").glob("*/config.json"))
+        metafunc.parametrize(
+            "case", [EvaluationCase(folder) for folder in folders], ids=[folder.name for folder in folders]
+        )
+
+
+def test_there_are_cases(request: pytest.FixtureRequest) -> None:
+    assert list((request.config.getoption("--golden-root") / "evaluation").glob("*/config.json"))
+
+
+def summary(metrics: RetrievalMetrics) -> list[float]:
+    return [metrics.R1 / 100, metrics.R5 / 100, metrics.R10 / 100, metrics.mAP / 100, metrics.mINP / 100]
+
+
+@pytest.mark.parametrize("ties", TIES)
+def test_values_per_query(case: EvaluationCase, ties: str) -> None:
+    metrics = case.evaluate(ties=ties)
+    prefix = "" if ties == "stable" else f"{ties}."
+    np.testing.assert_array_equal(metrics.num_positives, case.expected["num_positives"])
+    np.testing.assert_array_equal(metrics.first_positive_rank, case.expected[prefix + "first_positive_rank"])
+    np.testing.assert_array_equal(metrics.last_positive_rank, case.expected[prefix + "last_positive_rank"])
+    for name in ("average_precision", "inverse_negative_penalty"):  # both sides in float64
+        np.testing.assert_allclose(getattr(metrics, name), case.expected[prefix + name], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("ties", TIES)
+@pytest.mark.parametrize("denominator", ["valid", "all"])
+def test_summaries(case: EvaluationCase, ties: str, denominator: str) -> None:
+    metrics = case.evaluate(ties=ties, denominator=denominator)
+    prefix = "" if ties == "stable" else f"{ties}."
+    np.testing.assert_allclose(summary(metrics), case.expected[f"{prefix}summary_{denominator}"], rtol=0, atol=1e-9)
+
+
+def test_curve(case: EvaluationCase) -> None:
+    # The released curve was accumulated in single precision.
+    np.testing.assert_allclose(case.evaluate().cmc(50) / 100, case.expected["fastreid.cmc_1_to_50"], atol=1e-6)
+
+
+def test_valid_queries(case: EvaluationCase) -> None:
+    expected = case.expected.get("queries_with_positive", np.flatnonzero(case.expected["num_positives"]))
+    np.testing.assert_array_equal(np.flatnonzero(case.evaluate().valid), expected)
+
+
+def test_order_of_the_first_items(case: EvaluationCase) -> None:
+    """With one item marked as the only positive, its rank is its place in the order."""
+    similarity = case.inputs["similarity"]
+    order = case.expected.get("stable_order_top20", np.argsort(-similarity, axis=1, kind="stable")[:, :20])
+    for query in range(0, len(order), 7):
+        for place, item in enumerate(order[query], 1):
+            gallery_ids = np.zeros(similarity.shape[1], dtype=int)
+            gallery_ids[item] = 1
+            row = similarity[query : query + 1]
+            metrics = evaluate_retrieval(similarity=row, query_person_ids=[1], gallery_person_ids=gallery_ids)
+            assert metrics.first_positive_rank[0] == place
+
+
+def test_released_functions_agree(case: EvaluationCase) -> None:
+    """What each released code base returned on a stable sort; tolerance: their sums are in single precision."""
+    compared = 0
+    for name, values in case.official.items():
+        # The key says who is averaged over: MGCC is given all queries, but skips those without a positive.
+        over_all = name.startswith("cfine") or ("all_queries" in name and not name.startswith("mgcc"))
+        metrics = case.evaluate(image_to_text="image_to_text" in name, denominator="all" if over_all else "valid")
+        ours = dict(zip(("R1", "R5", "R10", "mAP", "mINP"), summary(metrics), strict=True))
+        ours["r_mean"] = metrics.Rsum / 300
+        unit, keys = name[name.index("(") + 1 : -1].split(";")[0].split(": ")
+        scale, tolerance = (100, 3e-5) if unit == "percent" else (1, 1e-6)
+        for key, value in zip(keys.split(), values, strict=True):
+            assert ours[key] * scale == pytest.approx(value, abs=tolerance), (name, key)
+            compared += 1
+    assert compared >= 14
