@@ -11,7 +11,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import reid_zoo  # noqa: E402, F401  # before anything imports torchvision: see reid_zoo._registration
+import reid_zoo  # noqa: F401  # before anything imports torchvision: see reid_zoo._registration
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -21,7 +21,7 @@ __all__ = ["PersonEncoder", "fingerprint"]
 _SAMPLES_PER_TENSOR = 256
 
 
-def fingerprint(model: torch.nn.Module) -> str:
+def fingerprint(model: Any) -> str:
     """A short hash of a model's configuration and weights.
 
     Two models that encode differently get different fingerprints: the configuration without its bookkeeping, and from

@@ -72,7 +72,7 @@ def test_a_parameter_without_a_group_and_a_group_without_parameters_are_errors()
     model = nn.Linear(2, 2)
     with pytest.raises(RecipeError, match="no parameter group takes 'bias'"):
         group_parameters(model, (ParameterGroup(name="weights", pattern="weight", learning_rate=1.0),))
-    with pytest.raises(RecipeError, match="'heads' .* matches no parameter"):
+    with pytest.raises(RecipeError, match=r"'heads' .* matches no parameter"):
         group_parameters(
             model,
             (

@@ -51,7 +51,7 @@ def show_warnings_as_notes() -> None:
         if category.__module__.startswith("reid_zoo"):
             note(str(message))
 
-    warnings.showwarning = show  # type: ignore[assignment]
+    warnings.showwarning = show
 
 
 def quiet_libraries() -> None:

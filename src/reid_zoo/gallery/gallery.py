@@ -360,7 +360,7 @@ class Gallery:
         values = {int(row): {name: rows.columns[name][index] for name in names} for index, row in enumerate(rows.ids)}
         answers = []
         for ids, scores in zip(result.ids, result.scores, strict=True):
-            hits = []
+            hits: list[GalleryHit] = []
             for identifier, score in zip(ids.tolist(), scores.tolist(), strict=True):
                 if identifier not in values:  # padding, or deleted by another process meanwhile
                     continue

@@ -130,7 +130,7 @@ def image_sources(images: Any, metadata: Mapping[str, Mapping[str, Any]] | None 
             if os.path.isfile(item):
                 sources.append(_file_source(item, values_of(item)))
             else:  # a folder; anything else is refused by name
-                sources += [_file_source(path, values_of(path)) for path in find_images(item)]
+                sources += [_file_source(path, values_of(path)) for path in find_images(Path(item))]
         else:
             raise GalleryError(f"cannot index {type(item).__name__}; give files, folders, PIL images or records.")
     unique = {source.id: source for source in sources}  # a file named twice is one image

@@ -7,13 +7,15 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import BertModel, PreTrainedModel
 from transformers.models.bert.modeling_bert import BertLayer
 
 from ..errors import CheckpointError, ConfigurationError
 from ..outputs import RetrievalFeatures
 from .configuration_base import ReIDPreTrainedConfig
 from .encoders.attention import MultiHeadAttention, init_fused_attention
+from .encoders.configuration_vision_transformer import ReIDVisionConfig
+from .encoders.tower_loading import load_image_tower, load_text_tower
 from .encoders.vision_transformer import VisionTransformer, VisionTransformerLayer
 
 __all__ = ["ReIDPreTrainedModel"]
@@ -71,6 +73,58 @@ class ReIDPreTrainedModel(PreTrainedModel):
         return loaded
 
     @classmethod
+    def from_towers(
+        cls,
+        image_tower: str | os.PathLike[str],
+        text_tower: str | os.PathLike[str] | None = None,
+        *,
+        image_size: int | tuple[int, int] | None = None,
+        preset: str | None = None,
+        **config_fields: Any,
+    ) -> Self:
+        """A model whose towers come from published checkpoints; everything else is newly initialised.
+
+        Args:
+            image_tower: CLIP, OpenCLIP or ImageNet ViT; folder, file or Hub id, see [`load_image_tower`].
+            text_tower: BERT; folder or Hub id, see [`load_text_tower`]. `None`: newly initialised, of the image tower's
+                width unless `text_config` says another.
+            image_size: `(height, width)` in pixels, or one number for a square; the position grid is resampled to it.
+                By default the image tower's own.
+            preset: Named preset for the fields that the towers leave open.
+            config_fields: Fields of the configuration. `vision_config` and `text_config` as dictionaries change single
+                fields of a tower, such as a dropout.
+
+        Raises:
+            CheckpointError: If a tower cannot be read, or the two have different widths.
+            ConfigurationError: For a field that is unknown or does not fit the others.
+        """
+        fields = cls.config_class.preset_fields(preset) if preset is not None else {}
+        fields.pop("vision_config", None)
+        text_fields = {**fields.pop("text_config", {}), **config_fields.pop("text_config", {})}
+        image = load_image_tower(image_tower, image_size=image_size, **config_fields.pop("vision_config", {}))
+        if text_tower is None:
+            text, text_config = None, {"hidden_size": image.config.hidden_size, **text_fields}
+        else:
+            text = load_text_tower(text_tower, **text_fields)
+            text_config = text.config
+            if text.config.hidden_size != image.config.hidden_size:
+                raise CheckpointError(
+                    f"the towers have different widths: {image_tower} {image.config.hidden_size}, {text_tower} "
+                    f"{text.config.hidden_size}; take two of the same width."
+                )
+        fields |= cls._fields_for_towers(image.config) | config_fields
+        model = cls(cls.config_class(vision_config=image.config, text_config=text_config, **fields))
+        model.vision_tower.load_state_dict(image.state)
+        if text is not None:
+            model.text_tower.load_state_dict(text.state)
+        return model.eval()
+
+    @classmethod
+    def _fields_for_towers(cls, vision_config: ReIDVisionConfig) -> dict[str, Any]:
+        """Fields of a method's configuration that follow from the towers it is built on."""
+        return {}
+
+    @classmethod
     def _own_config(cls, name: str | os.PathLike[str], kwargs: dict[str, Any]) -> ReIDPreTrainedConfig:
         """Read the configuration and refuse that of another method before any weight is read."""
         from ..auto import load_config
@@ -88,20 +142,25 @@ class ReIDPreTrainedModel(PreTrainedModel):
         """The image tower."""
         return next(module for module in self.modules() if isinstance(module, VisionTransformer))
 
+    @property
+    def text_tower(self) -> BertModel:
+        """The text tower."""
+        return next(module for module in self.modules() if isinstance(module, BertModel))
+
     def resize_image_grid(self, image_size: tuple[int, int]) -> None:
         """Take images of `image_size` = `(height, width)` pixels from now on; resamples the position grid in place.
 
         Raises:
             ConfigurationError: If the size does not hold whole patches, or too few for the token selection.
         """
-        old_size = tuple(self.vision_tower.config.image_size)
+        old_height, old_width = self.vision_tower.config.image_size
         self.vision_tower.resize_image_grid(image_size)
         self.config.vision_config.image_size = list(image_size)
         try:
             self.config.validate_fields()
         except ConfigurationError:
-            self.vision_tower.resize_image_grid(old_size)
-            self.config.vision_config.image_size = list(old_size)
+            self.vision_tower.resize_image_grid((old_height, old_width))
+            self.config.vision_config.image_size = [old_height, old_width]
             raise
 
     def similarity(

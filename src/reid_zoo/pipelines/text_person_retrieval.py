@@ -76,7 +76,7 @@ class TextPersonRetrievalPipeline(Pipeline):
         given = {"top_k": top_k, "where": where, "gallery": gallery}
         return {}, {}, {name: value for name, value in given.items() if value is not None}
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self, inputs: str | Sequence[str], *, top_k: int = 10, where: str | None = None, gallery: Any = None
     ) -> list[Any]:
         """Search for one description or several.

@@ -15,7 +15,7 @@ from ..validation import check_choice
 
 __all__ = ["LearningRateSchedule", "ParameterGroup", "build_optimizer", "group_parameters", "learning_rate_factor"]
 
-_OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

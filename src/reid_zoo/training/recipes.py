@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import types
 import typing
@@ -209,10 +210,8 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     except yaml.YAMLError as error:
         raise RecipeError(f"--set {override!r}: the value is not valid YAML.") from error
     if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value)
-        except ValueError:
-            pass
     keys = _locate(path.strip())
     target = values
     for key in keys[:-1]:
@@ -298,10 +297,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             raise RecipeError(f"recipe field {where} must be a mapping, not {value!r}.")
         return value
     if hint is float and isinstance(value, str):
-        try:
+        with contextlib.suppress(ValueError):
             return float(value)
-        except ValueError:
-            pass
     accepted = (int, float) if hint is float else (hint,)
     if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
         raise RecipeError(f"recipe field {where} must be of type {hint.__name__}, not {value!r}.")

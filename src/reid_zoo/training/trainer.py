@@ -35,6 +35,10 @@ class ReIDTrainer(Trainer):
         kwargs: As in transformers; `processing_class` must be the model's processor if there is an `eval_dataset`.
     """
 
+    optimizer: torch.optim.Optimizer | None
+    lr_scheduler: Any
+    control: Any
+
     def __init__(
         self,
         model: nn.Module,
@@ -72,7 +76,7 @@ class ReIDTrainer(Trainer):
             factor: Callable[[int], float] = learning_rate_factor(
                 self.optimization.schedule, steps_per_epoch, num_epochs
             )
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.create_optimizer(), factor)
         return self.lr_scheduler
 
     def compute_loss(

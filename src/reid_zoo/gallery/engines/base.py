@@ -262,7 +262,7 @@ def column_values(name: str, kind: ColumnType, values: Sequence[Any] | np.ndarra
     Raises:
         GalleryError: If a value has another type or does not fit in 64 bits; the message names the column.
     """
-    result = []
+    result: list[Any] = []
     for value in values:
         if isinstance(value, np.generic):
             value = value.item()

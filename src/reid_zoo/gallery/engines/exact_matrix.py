@@ -255,7 +255,7 @@ def _map(path: Path, dtype: Any, rows: int, width: int) -> np.ndarray:
 
 
 def _bytes(array: np.ndarray) -> memoryview:
-    return memoryview(array).cast("B") if array.size else memoryview(b"")
+    return array.data.cast("B") if array.size else memoryview(b"")
 
 
 def _collect(table: TableReader, ids: np.ndarray, size: int, *, everything: bool = False) -> np.ndarray:

@@ -237,9 +237,11 @@ class LanceStore(GalleryStore):
         deleted = 0
         for start in range(0, len(chosen), _ID_CHUNK):
             condition = _id_condition(chosen[start : start + _ID_CHUNK])
-            deleted += self._commit(
-                "delete rows", lambda condition=condition: int(self._table.delete(condition).num_deleted_rows)
-            )
+
+            def operation(condition: str = condition) -> int:
+                return int(self._table.delete(condition).num_deleted_rows)
+
+            deleted += self._commit("delete rows", operation)
         return deleted
 
     def flush(self) -> None:

@@ -84,8 +84,8 @@ class CFineConfig(ReIDPreTrainedConfig):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = CFINE_PRESETS
     sub_configs_defaults: ClassVar[dict[str, Any]] = {"vision_config": ReIDVisionConfig, "text_config": BertConfig}
 
-    vision_config: dict | ReIDVisionConfig | None = None
-    text_config: dict | BertConfig | None = None
+    vision_config: Any = None  # a dictionary becomes a ReIDVisionConfig
+    text_config: Any = None  # a dictionary becomes a BertConfig
     max_text_length: int = 100
     image_token_ratio: float = 0.1
     text_token_ratio: float = 0.2
@@ -208,7 +208,7 @@ class CFineConfig(ReIDPreTrainedConfig):
     @property
     def hidden_size(self) -> int:
         """Width D of every token, in both modalities."""
-        return self.vision_config.hidden_size
+        return int(self.vision_config.hidden_size)
 
     @property
     def num_image_tokens_per_group(self) -> int:

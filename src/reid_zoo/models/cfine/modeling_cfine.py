@@ -23,6 +23,7 @@ from ...losses import CMPCLoss, CMPMLoss, CrossModalTripletLoss, DiversityLoss
 from ...outputs import EncoderOutput, ReIDTrainingOutput, RetrievalFeatures, RetrievalOutput
 from ..base import ReIDPreTrainedModel
 from ..encoders.attention import MultiHeadAttention
+from ..encoders.configuration_vision_transformer import ReIDVisionConfig
 from ..encoders.text_tower import encode_with_bert
 from ..encoders.vision_transformer import TransformerMLP, VisionTransformer
 from ..token_selection import gather_tokens, rank_tokens
@@ -46,7 +47,7 @@ class GlobalLocalDecoderLayer(GradientCheckpointingLayer):
         else:  # Table V, "Self-attention"
             self.cross_attn_layer_norm = self.cross_attn = None
         self.mlp_layer_norm = nn.LayerNorm(width, eps=eps)
-        self.mlp = TransformerMLP(width, config.gld_intermediate_size, "quick_gelu")
+        self.mlp = TransformerMLP(width, config.gld_intermediate_size or 4 * width, "quick_gelu")
 
     def forward(
         self, group: Tensor, memory: Tensor, memory_mask: Tensor | None = None, group_mask: Tensor | None = None
@@ -136,6 +137,10 @@ class CFinePreTrainedModel(ReIDPreTrainedModel):
     base_model_prefix = "cfine"
     # Heads that only training needs; the inference class drops them without a warning.
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^cmpc_loss\."]
+
+    @classmethod
+    def _fields_for_towers(cls, vision_config: ReIDVisionConfig) -> dict[str, Any]:
+        return {"gld_num_attention_heads": vision_config.num_attention_heads}
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -42,7 +42,7 @@ class ReIDVisionConfig(ReIDPreTrainedConfig):
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
     num_channels: int = 3
-    image_size: int | list[int] | tuple[int, int] = 224
+    image_size: Any = 224  # becomes [height, width]
     patch_size: int = 16
     hidden_act: str = "quick_gelu"
     layer_norm_eps: float = 1e-5
@@ -55,6 +55,10 @@ class ReIDVisionConfig(ReIDPreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         if isinstance(self.image_size, int):
             self.image_size = [self.image_size, self.image_size]
+        if not isinstance(self.image_size, list | tuple) or not all(isinstance(side, int) for side in self.image_size):
+            raise ConfigurationError(
+                f"{type(self).__name__}.image_size is {self.image_size!r}, but must be [height, width] in pixels."
+            )
         self.image_size = list(self.image_size)
         super().__post_init__(**kwargs)
 

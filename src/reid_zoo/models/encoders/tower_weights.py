@@ -19,7 +19,9 @@ __all__ = [
     "convert_imagenet_jax_vision",
     "convert_imagenet_vision",
     "convert_openai_clip_vision",
+    "convert_timm_vision",
     "convert_transformers_clip_vision",
+    "convert_transformers_vit",
     "infer_vision_sizes",
     "rename",
 ]
@@ -51,7 +53,11 @@ def _fuse_projections(state: dict[str, Tensor]) -> dict[str, Tensor]:
     fused = {key: value for key, value in state.items() if not re.search(r"\.[qkv]_proj\.", key)}
     for key in state:
         if ".q_proj." in key:
-            parts = [state[key.replace(".q_proj.", f".{name}_proj.")] for name in "qkv"]
+            partners = [key.replace(".q_proj.", f".{name}_proj.") for name in "qkv"]
+            missing = [name for name in partners if name not in state]
+            if missing:
+                raise CheckpointError(f"{key} has no {missing[0]} beside it.")
+            parts = [state[name] for name in partners]
             fused[key.replace(".q_proj.", ".in_proj.")] = torch.cat(parts)
     return fused
 
@@ -110,6 +116,85 @@ def convert_transformers_clip_vision(state: Mapping[str, Tensor]) -> dict[str, T
     return _fuse_projections(renamed)
 
 
+def convert_transformers_vit(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`ViTModel` of transformers, without its pooler → the zoo's vision transformer.
+
+    Both namings of its blocks are read: `layers.0.attention.q_proj` and the older
+    `encoder.layer.0.attention.attention.query`.
+
+    Raises:
+        CheckpointError: For a key that is not part of such a tower.
+    """
+    block = r"(?:encoder\.layer|layers)\." + _LAYER + r"\."
+    renamed = rename(
+        state,
+        {
+            r"embeddings\.cls_token": "embeddings.class_embedding",
+            r"embeddings\.position_embeddings": "embeddings.position_embedding",
+            r"embeddings\.patch_embeddings\.projection\.(weight|bias)": r"embeddings.patch_embedding.\1",
+            r"layernorm\.(weight|bias)": r"post_layernorm.\1",
+            block + r"layernorm_before\.(weight|bias)": r"layers.\1.layer_norm1.\2",
+            block + r"layernorm_after\.(weight|bias)": r"layers.\1.layer_norm2.\2",
+            block + r"attention\.([qkv])_proj\.(weight|bias)": r"layers.\1.self_attn.\2_proj.\3",
+            block + r"attention\.o_proj\.(weight|bias)": r"layers.\1.self_attn.out_proj.\2",
+            block + r"mlp\.(fc[12])\.(weight|bias)": r"layers.\1.mlp.\2.\3",
+            block + r"attention\.attention\.(q|k|v)(?:uery|ey|alue)\.(weight|bias)": (
+                r"layers.\1.self_attn.\2_proj.\3"
+            ),
+            block + r"attention\.output\.dense\.(weight|bias)": r"layers.\1.self_attn.out_proj.\2",
+            block + r"intermediate\.dense\.(weight|bias)": r"layers.\1.mlp.fc1.\2",
+            block + r"output\.dense\.(weight|bias)": r"layers.\1.mlp.fc2.\2",
+        },
+        "transformers ViT",
+    )
+    return _fill_in_projection_biases(_flatten_embeddings(_fuse_projections(renamed)))
+
+
+def convert_timm_vision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A plain vision transformer of timm → the zoo's; the classification head is left out.
+
+    Raises:
+        CheckpointError: For a key that is not part of such a tower (layer scale, registers, pooled norms, ...).
+    """
+    kept = {key: value for key, value in state.items() if not re.match(r"(head|pre_logits)\.", key)}
+    block = r"blocks\." + _LAYER + r"\."
+    renamed = rename(
+        kept,
+        {
+            r"cls_token": "embeddings.class_embedding",
+            r"pos_embed": "embeddings.position_embedding",
+            r"patch_embed\.proj\.(weight|bias)": r"embeddings.patch_embedding.\1",
+            r"norm_pre\.(weight|bias)": r"pre_layernorm.\1",
+            r"norm\.(weight|bias)": r"post_layernorm.\1",
+            block + r"norm([12])\.(weight|bias)": r"layers.\1.layer_norm\2.\3",
+            block + r"attn\.qkv\.(weight|bias)": r"layers.\1.self_attn.in_proj.\2",
+            block + r"attn\.proj\.(weight|bias)": r"layers.\1.self_attn.out_proj.\2",
+            block + r"mlp\.(fc[12])\.(weight|bias)": r"layers.\1.mlp.\2.\3",
+        },
+        "timm vision transformer",
+    )
+    return _fill_in_projection_biases(_flatten_embeddings(renamed))
+
+
+def _flatten_embeddings(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Drop the leading axes that other libraries keep on the class token `(1, 1, D)` and the positions `(1, L, D)`."""
+    flat = dict(state)
+    for key, wanted in (("embeddings.class_embedding", 1), ("embeddings.position_embedding", 2)):
+        if key in flat:
+            flat[key] = flat[key].reshape(flat[key].shape[flat[key].ndim - wanted :])
+    return flat
+
+
+def _fill_in_projection_biases(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Zero biases for in-projections trained without any (`qkv_bias=False`): the same function."""
+    filled = dict(state)
+    for key, value in state.items():
+        bias = key.removesuffix("weight") + "bias"
+        if key.endswith(".in_proj.weight") and bias not in state:
+            filled[bias] = value.new_zeros(value.shape[0])
+    return filled
+
+
 def convert_imagenet_vision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """ImageNet ViT as CFine's release stores it (`embeddings.*`, `encoder.*`) → the zoo's vision transformer.
 
@@ -134,11 +219,7 @@ def convert_imagenet_vision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         },
         "ImageNet vision tower",
     )
-    fused = _fuse_projections(renamed)
-    for key in ("embeddings.class_embedding", "embeddings.position_embedding"):
-        if key in fused:
-            fused[key] = fused[key].reshape(-1) if key.endswith("class_embedding") else fused[key][0]
-    return fused
+    return _flatten_embeddings(_fuse_projections(renamed))
 
 
 def convert_imagenet_jax_vision(arrays: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -137,6 +137,7 @@ class VisionTransformer(PreTrainedModel):
         for layer in self.layers[:-1]:
             hidden_states = layer(hidden_states)
         last = self.layers[-1]
+        assert isinstance(last, VisionTransformerLayer)
         token_scores = None
         if output_token_scores:
             token_scores = last.self_attn.class_token_row(last.layer_norm1(hidden_states).detach())
