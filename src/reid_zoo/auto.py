@@ -42,6 +42,8 @@ def load_config(name: str | os.PathLike[str], **kwargs: Any) -> PreTrainedConfig
         CheckpointError: If nothing is found there, or what is there is not a model of ours.
     """
     known = ", ".join(METHODS)
+    if not os.path.isdir(name) and (os.path.isabs(name) or str(name).count("/") != 1 or str(name).startswith(".")):
+        raise CheckpointError(f"{name} is neither a folder nor a Hub id of the form 'organisation/name'.")
     if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "config.json")):
         raise CheckpointError(f"{name} is not a model folder: it has no config.json.")
     try:

@@ -1,52 +1,44 @@
 """A Hugging Face Hub on 127.0.0.1, kept in memory, for tests that push and load through the real client.
 
 The server speaks the part of the Hub's HTTP protocol that ``huggingface_hub`` (2.4; written from the requests its source
-makes) and ``transformers`` use to create repositories, commit, list, tag and download. Files with binary content are
-"large files": they are uploaded by the Git LFS batch protocol, and a download is answered with a redirect to another
-origin (``localhost`` instead of ``127.0.0.1``), as the real Hub redirects to its storage. Everything else that is asked
-for is answered 501 with the name of the request, so that a test never passes on an answer nobody thought about: pull
-requests, multi-part uploads, Xet, discussions, settings, Spaces' extras. Not modelled either: `.gitignore` rules, rate
-limits, gated repositories, paging of long lists, and the `expand` parameter (an answer always holds all it can).
+makes) and ``transformers`` use for model repositories: create, commit, list, tag, download, delete. Binary files are
+"large": they are uploaded by the Git LFS batch protocol and a download is redirected to another origin (``localhost``
+instead of ``127.0.0.1``), as the real Hub redirects to its storage. Any other request is answered 501 with its name, so
+that no test passes on an answer nobody thought about: other kinds of repositories, pull requests, multi-part uploads,
+Xet, discussions, settings. Not modelled: `.gitignore` rules, rate limits, gating, paging, the rules of a model card
+beyond valid YAML, and `expand` (an answer always holds all it can).
 
-Two ways to use it:
+Two ways to use it, because the client reads ``HF_ENDPOINT`` and ``HF_HOME`` when it is imported:
 
-* another process: ``subprocess.run([...], env=hub.environment())`` (``HF_ENDPOINT`` is read when the client is imported);
-* this process: `LoopbackHub.attach` (the fixture ``hub_client``) replaces what the client has already read.
+* another process: ``subprocess.run([...], env=hub.environment())``;
+* this process: `LoopbackHub.attach` (the fixture ``hub_client``) replaces the copies the client keeps.
 
-Both set ``HF_HUB_DISABLE_XET=1``. This is needed: with the package ``hf_xet`` installed, the client uploads every large
-file by the Xet protocol, whatever the server answers. Downloads would not need it.
+Both set ``HF_HUB_DISABLE_XET=1``. It is needed for uploads: with the package ``hf_xet`` installed, the client sends every
+large file by the Xet protocol, whatever the server offers.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 import os
+import re
 import threading
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import cached_property
-from http.server import ThreadingHTTPServer
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-import yaml
+from hub_repository import HubError, Repository, StoredFile, front_matter, is_large
 
 if TYPE_CHECKING:
     import pytest
 
-#: An address on which nothing answers: the proxy for every host but the loopback, so that nothing reaches a network.
-_NO_NETWORK = "http://127.0.0.1:9"
-_EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
-
-
-class HubError(Exception):
-    """An answer that is an error: HTTP status, the code the client maps to an exception class (or none), message."""
-
-    def __init__(self, status: int, code: str | None, message: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message, self.headers = status, code, message, dict(headers or {})
+#: An address where nothing answers, as the proxy to every host but this one: no request can leave the machine.
+NO_NETWORK = "http://127.0.0.1:9"
 
 
 @dataclass(frozen=True)
@@ -63,142 +55,8 @@ class LoggedRequest:
         return f"{self.method} {self.path} {self.status}"
 
 
-@dataclass(frozen=True)
-class StoredFile:
-    """The content of a file; `large` says that Git would only hold a pointer to it."""
-
-    content: bytes
-    large: bool
-
-    @classmethod
-    def of(cls, content: bytes) -> StoredFile:
-        return cls(content, large=is_large(len(content), content[:512]))
-
-    @cached_property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.content).hexdigest()
-
-    @cached_property
-    def pointer(self) -> bytes:
-        return (
-            f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(self.content)}\n".encode()
-        )
-
-    @cached_property
-    def git_oid(self) -> str:
-        blob = self.pointer if self.large else self.content
-        return hashlib.sha1(b"blob %d\0" % len(blob) + blob).hexdigest()
-
-    @property
-    def etag(self) -> str:
-        """What names the content in the client's cache, and what it compares before it uploads the file again."""
-        return self.sha256 if self.large else self.git_oid
-
-
-def is_large(size: int, sample: bytes) -> bool:
-    """Whether the server wants a file by LFS: binary (a NUL among the first bytes, as for Git), or above 10 MB."""
-    return size > 0 and (b"\0" in sample or size > 10_000_000)
-
-
-@dataclass(frozen=True)
-class Commit:
-    """The state of a repository: all files, the commit before, and what the author wrote."""
-
-    oid: str
-    parent: str | None
-    title: str
-    message: str
-    date: datetime
-    files: Mapping[str, StoredFile]
-
-
-class Repository:
-    """A repository: commits, branches and tags. Commit hashes depend on nothing but the content and its history."""
-
-    def __init__(self, repo_id: str, repo_type: str = "model", *, private: bool = False) -> None:
-        self.repo_id, self.repo_type, self.private = repo_id, repo_type, private
-        self.commits: dict[str, Commit] = {}
-        self.branches: dict[str, str] = {}
-        self.tags: dict[str, str] = {}
-        attributes = StoredFile.of(b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n")
-        self._append("main", {".gitattributes": attributes}, "initial commit", "")  # the Hub makes this one, too
-
-    def _append(self, branch: str, files: Mapping[str, StoredFile], title: str, message: str) -> Commit:
-        parent = self.branches.get(branch)
-        tree = "".join(f"{path} {stored.git_oid}\n" for path, stored in sorted(files.items()))
-        described = f"{self.repo_type} {self.repo_id}\n{parent}\n{len(self.commits)}\n{title}\n{message}\n{tree}"
-        oid = hashlib.sha1(described.encode()).hexdigest()
-        date = _EPOCH + timedelta(minutes=len(self.commits))
-        commit = Commit(oid, parent, title, message, date, dict(sorted(files.items())))
-        self.commits[oid] = commit
-        self.branches[branch] = oid
-        return commit
-
-    def resolve(self, revision: str = "main") -> Commit:
-        """The commit of a branch, a tag, or a commit hash (seven characters or more)."""
-        oid = self.branches.get(revision) or self.tags.get(revision)
-        if oid is None and len(revision) >= 7:
-            oid = next((oid for oid in self.commits if oid.startswith(revision)), None)
-        if oid is None:
-            raise HubError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-        return self.commits[oid]
-
-    def files(self, revision: str = "main") -> dict[str, bytes]:
-        """All files of a revision: path -> content. Holds `.gitattributes`, as on the Hub."""
-        return {path: stored.content for path, stored in self.resolve(revision).files.items()}
-
-    def history(self, revision: str = "main") -> list[Commit]:
-        """The commits that lead to a revision, last one first."""
-        commits, oid = [], self.resolve(revision).oid
-        while oid is not None:
-            commits.append(self.commits[oid])
-            oid = self.commits[oid].parent
-        return commits
-
-    def commit(
-        self,
-        add: Mapping[str, bytes | StoredFile],
-        *,
-        delete: Iterable[str] = (),
-        message: str = "Update",
-        description: str = "",
-        branch: str = "main",
-    ) -> Commit:
-        """Deletes, then adds files on top of a branch. A deletion ends with a slash when it means a folder."""
-        if branch not in self.branches:
-            raise HubError(404, "RevisionNotFound", f"Invalid rev id: {branch}")
-        files = dict(self.commits[self.branches[branch]].files)
-        for path in delete:
-            gone = [name for name in files if (name.startswith(path) if path.endswith("/") else name == path)]
-            if not gone:
-                raise HubError(404, "EntryNotFound", f"A file with this name doesn't exist: {path}")
-            for name in gone:
-                del files[name]
-        files |= {path: item if isinstance(item, StoredFile) else StoredFile.of(item) for path, item in add.items()}
-        return self._append(branch, files, message, description)
-
-    def card_data(self, revision: str) -> dict[str, Any]:
-        """The metadata at the head of README.md, empty where there is none."""
-        readme = self.resolve(revision).files.get("README.md")
-        return {} if readme is None else front_matter(readme.content.decode())
-
-
-def front_matter(text: str) -> dict[str, Any]:
-    """The YAML block between two lines of dashes at the start of a card; a HubError (400) where it is not a mapping."""
-    if not text.startswith("---\n"):
-        return {}
-    block, found, _ = text[4:].partition("\n---")
-    try:
-        data = yaml.safe_load(block) if found else None
-    except yaml.YAMLError as error:
-        raise HubError(400, None, f"Invalid YAML in the metadata: {error}") from error
-    if not isinstance(data, dict):
-        raise HubError(400, None, "The metadata of README.md is not a mapping between two lines of dashes")
-    return data
-
-
 class LoopbackHub:
-    """The server, and what a test asks it. A context manager; starts at once.
+    """The server and what a test asks it. A context manager; it runs from the moment it is made until `stop`.
 
     Args:
         home: Folder that takes the place of the user's ``HF_HOME`` (cache, token) for every client of this hub.
@@ -209,34 +67,27 @@ class LoopbackHub:
     read_only_token = "hf_loopback_read"
 
     def __init__(self, home: str | Path) -> None:
-        from loopback_hub_http import HubRequestHandler
-
         self.home = Path(home)
-        self.repositories: dict[tuple[str, str], Repository] = {}
+        self.repositories: dict[str, Repository] = {}
         self.requests: list[LoggedRequest] = []
-        self.uploads: dict[str, bytes] = {}
+        self.uploads: dict[str, bytes] = {}  # SHA-256 -> content of a large file, which a commit may name later
         self.lock = threading.RLock()
-        self.interruption: tuple[int, int] = (0, 0)
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (HubRequestHandler,), {"hub": self}))
+        self.interruption = (0, 0)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self._server.daemon_threads = True
-        self.port = self._server.server_address[1]
-        self.endpoint = f"http://127.0.0.1:{self.port}"
-        self.storage_endpoint = f"http://localhost:{self.port}"
-        self._thread: threading.Thread | None = threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), daemon=True
-        )
+        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+        self.storage_endpoint = f"http://localhost:{self._server.server_port}"
+        self._thread: threading.Thread | None = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()
 
-    def __enter__(self) -> LoopbackHub:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
     def stop(self) -> None:
-        """Ends the server: every later request of a client is refused. What it holds can still be looked at."""
+        """Ends the server: later requests are refused. Repositories and log can still be looked at."""
         if self._thread is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -244,25 +95,31 @@ class LoopbackHub:
             self._thread = None
 
     def create_repository(
-        self, repo_id: str, files: Mapping[str, bytes] | None = None, *, repo_type: str = "model", private: bool = False
+        self, repo_id: str, files: Mapping[str, bytes] | None = None, *, private: bool = False
     ) -> Repository:
-        """A repository made without a client; `files` become its second commit."""
-        repository = self.repositories[repo_type, repo_id] = Repository(repo_id, repo_type, private=private)
+        """A repository made without a client, in the place of any of that name; `files` become its second commit."""
+        repository = self.repositories[repo_id] = Repository(repo_id, private=private)
         if files:
             repository.commit(files, message="Add files")
         return repository
 
-    def repository(self, repo_id: str, repo_type: str = "model") -> Repository:
+    def repository(self, repo_id: str) -> Repository:
         """A repository that exists; KeyError otherwise."""
-        return self.repositories[repo_type, repo_id]
+        return self.repositories[repo_id]
+
+    def large_file(self, sha256: str) -> bytes | None:
+        """The content of a large file that was uploaded or is in a commit; None where it is neither."""
+        commits = (commit for repository in self.repositories.values() for commit in repository.commits.values())
+        committed = (stored.content for commit in commits for stored in commit.files.values() if stored.etag == sha256)
+        return self.uploads[sha256] if sha256 in self.uploads else next(committed, None)
 
     @property
     def downloads(self) -> list[str]:
-        """Repository paths of the files whose content was sent, in order; empty when the cache was used."""
+        """Repository paths of the files whose content was sent, in order; nothing is added when the cache is used."""
         return [request.file for request in self.requests if request.file is not None]
 
     def interrupt_downloads(self, after: int, times: int = 1) -> None:
-        """The next `times` downloads of a file break off after `after` bytes (a file that is shorter is not cut)."""
+        """The next `times` downloads of a file break off after `after` bytes (shorter files are not concerned)."""
         self.interruption = (after, times)
 
     def _settings(self, *, offline: bool, token: str | None) -> dict[str, str]:
@@ -274,50 +131,341 @@ class LoopbackHub:
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "DISABLE_SAFETENSORS_CONVERSION": "1",  # transformers would ask a service, from a thread of its own
-            "NO_PROXY": "127.0.0.1,localhost",
-            "no_proxy": "127.0.0.1,localhost",
         }
-        settings |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), _NO_NETWORK)
-        settings |= dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), _NO_NETWORK)
-        return settings if token is None else settings | {"HF_TOKEN": token}
+        proxies = {"http_proxy": NO_NETWORK, "https_proxy": NO_NETWORK, "all_proxy": NO_NETWORK}
+        proxies["no_proxy"] = "127.0.0.1,localhost"
+        settings |= proxies | {name.upper(): value for name, value in proxies.items()}
+        return settings | ({} if token is None else {"HF_TOKEN": token})
 
     def environment(self, *, offline: bool = False, token: str | None = token) -> dict[str, str]:
-        """The environment for a subprocess that knows no other Hub than this one; `token=None` leaves it anonymous."""
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING", "TRANSFORMERS_"))}
+        """The environment of a subprocess that knows no other Hub than this one; `token=None` leaves it anonymous."""
+        foreign = ("HF_", "HUGGING", "TRANSFORMERS_")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         return inherited | self._settings(offline=offline, token=token)
 
     def attach(self, patch: pytest.MonkeyPatch, *, offline: bool = False, token: str | None = token) -> None:
         """Turns the client of this very process to this hub and to its `home`, until `patch` is undone.
 
-        The client read its settings when it was imported, so the copies it keeps are replaced: the constants, and the
-        endpoint of the one API object behind its module-level functions. (An endpoint given to a call, `HfApi(endpoint=)`,
-        would not do: `from_pretrained` has no such argument.) Close the client's session after `patch` is undone.
+        What the client read on import is replaced: its constants, and the endpoint of the API objects behind the
+        module-level functions. (Passing `endpoint=` instead would not do: `from_pretrained` has no such argument.) The
+        client's session holds proxies of the time it was made; call `huggingface_hub.close_session` after the undoing.
         """
-        import huggingface_hub.utils
-        from huggingface_hub import constants, hf_api
+        from huggingface_hub import close_session, constants, hf_api
+        from transformers.utils import hub as transformers_hub
 
         patch.delenv("HF_TOKEN", raising=False)
         for name, value in self._settings(offline=offline, token=token).items():
             patch.setenv(name, value)
-        cache = str(self.home / "hub")
-        replaced = {
-            "ENDPOINT": self.endpoint,
-            "HUGGINGFACE_CO_URL_TEMPLATE": self.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
-            "HF_HUB_OFFLINE": offline,
-            "HF_HUB_DISABLE_XET": True,
-            "HF_HUB_DISABLE_TELEMETRY": True,
-            "HF_HUB_DISABLE_PROGRESS_BARS": True,
-            "HF_HOME": str(self.home),
-            "HF_HUB_CACHE": cache,
-            "HUGGINGFACE_HUB_CACHE": cache,
-            "HF_ASSETS_CACHE": str(self.home / "assets"),
-            "HF_TOKEN_PATH": str(self.home / "token"),
-            "HF_STORED_TOKENS_PATH": str(self.home / "stored_tokens"),
-        }
-        for name, replacement in replaced.items():
-            patch.setattr(constants, name, replacement)
-        if hasattr(constants, "AGENT_HARNESSES_PATH"):  # a cached list the client asks its endpoint for once a day
-            patch.setattr(constants, "AGENT_HARNESSES_PATH", str(self.home / ".agent_harnesses.json"))
+        patch.setattr(constants, "ENDPOINT", self.endpoint)
+        template = self.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        patch.setattr(constants, "HF_HUB_OFFLINE", offline)
+        for name in ("HF_HUB_DISABLE_XET", "HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_PROGRESS_BARS"):
+            patch.setattr(constants, name, True)
+        patch.setattr(constants, "HF_HOME", str(self.home))
+        folders = {"HF_HUB_CACHE": "hub", "HUGGINGFACE_HUB_CACHE": "hub", "HF_ASSETS_CACHE": "assets"}
+        files = {"HF_TOKEN_PATH": "token", "HF_STORED_TOKENS_PATH": "stored_tokens", "AGENT_HARNESSES_PATH": "agents"}
+        for name, place in (folders | files).items():
+            patch.setattr(constants, name, str(self.home / place), raising=False)  # not every version has the last one
         patch.setattr(hf_api.api, "endpoint", self.endpoint)
-        patch.setattr("transformers.utils.hub._hf_api", None, raising=False)  # made on first use, with its endpoint
-        huggingface_hub.utils.close_session()  # a session keeps the proxies of the time it was made
+        patch.setattr(transformers_hub, "_hf_api", None, raising=False)  # made again on its next use
+        close_session()
+
+
+@dataclass
+class Reply:
+    """An answer; `file` is the repository path of the file that the body is, where it is one."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    file: str | None = None
+
+
+def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
+    return Reply(status, json.dumps(value).encode(), {"Content-Type": "application/json"} | dict(headers or {}))
+
+
+_ROUTES: list[tuple[list[str], re.Pattern[str], Callable[..., Reply]]] = []
+_ID = "(?P<repo_id>[^/]+(?:/[^/]+)?)"
+
+
+def _route(methods: str, pattern: str) -> Callable[[Callable[..., Reply]], Callable[..., Reply]]:
+    def register(function: Callable[..., Reply]) -> Callable[..., Reply]:
+        _ROUTES.append((methods.split(), re.compile(pattern.replace("{id}", _ID)), function))
+        return function
+
+    return register
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers one request per connection, so that nothing is answered once the server was stopped."""
+
+    hub: ClassVar[LoopbackHub]
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keeps quiet: `LoopbackHub.requests` is the log."""
+
+    def _dispatch(self) -> None:
+        url = urlsplit(self.path)
+        self.query, self.body = parse_qs(url.query), self._read_body()
+        candidates = ((pattern.fullmatch(url.path), f) for methods, pattern, f in _ROUTES if self.command in methods)
+        match, function = next(((match, f) for match, f in candidates if match), (None, None))
+        try:
+            if match is None or function is None:
+                raise HubError(501, None, f"the loopback hub does not know {self.command} {url.path}")
+            with self.hub.lock:
+                reply = function(self, **{k: unquote(v) for k, v in match.groupdict().items() if v is not None})
+        except HubError as error:
+            reply = _json({"error": error.message}, error.status, error.headers)
+        self._send(reply, unquote(url.path))
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _dispatch
+
+    def _read_body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        chunks = []
+        while size := int(self.rfile.readline(), 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(chunks)
+
+    def _send(self, reply: Reply, path: str) -> None:
+        asked = self.headers.get("Range") if reply.file else None
+        if match := re.fullmatch(r"bytes=(\d+)-(\d*)", asked or ""):  # another form may be answered with the whole
+            total, start = len(reply.body), int(match[1])
+            end = min(int(match[2] or total), total - 1)
+            reply.status, reply.body = (206, reply.body[start : end + 1]) if start <= end else (416, b"")
+            reply.headers["Content-Range"] = f"bytes {start}-{end}/{total}" if start <= end else f"bytes */{total}"
+        sent_file = reply.file if self.command == "GET" and reply.status in (200, 206) else None
+        self.hub.requests.append(LoggedRequest(self.command, path, reply.status, sent_file, asked))
+        self.send_response(reply.status)
+        for name, value in {"Connection": "close", "Content-Length": str(len(reply.body)), **reply.headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        after, times = self.hub.interruption
+        if sent_file is not None and times > 0 and len(reply.body) > after:
+            self.hub.interruption, reply.body = (after, times - 1), reply.body[:after]
+        if self.command != "HEAD":
+            self.wfile.write(reply.body)
+
+    # ------------------------------------------------------------------------------------------------------- who asks
+
+    def _role(self) -> str | None:
+        header = self.headers.get("Authorization")
+        roles = {None: None, f"Bearer {self.hub.token}": "write", f"Bearer {self.hub.read_only_token}": "read"}
+        if header not in roles:
+            raise HubError(401, None, "Invalid credentials in Authorization header")
+        return roles[header]
+
+    def _require_write(self) -> None:
+        if self._role() is None:
+            # the code is what the client makes of a 401 from a real repository, whose address begins with https
+            raise HubError(401, "RepoNotFound", "Invalid username or password.")
+        if self._role() != "write":
+            raise HubError(403, None, "The token has no permission to write")
+
+    def _repository(self, repo_id: str, *, write: bool = False) -> Repository:
+        repository = self.hub.repositories.get(repo_id)
+        if self._role() is None and (repository is None or repository.private):  # the Hub does not tell which
+            raise HubError(401, "RepoNotFound", "Invalid username or password.")
+        if repository is None:
+            raise HubError(404, "RepoNotFound", "Repository not found")
+        if write:
+            self._require_write()
+        return repository
+
+    def _asked(self) -> dict[str, Any]:
+        return json.loads(self.body or b"{}")
+
+    # --------------------------------------------------------------------------------------------- accounts, creation
+
+    @_route("GET", "/api/whoami-v2")
+    def whoami(self) -> Reply:
+        if self._role() is None:
+            raise HubError(401, None, "Invalid username or password.")
+        access = {"accessToken": {"displayName": "loopback", "role": self._role()}}
+        return _json(
+            {"type": "user", "id": "0", "name": self.hub.user, "fullname": "Tester", "orgs": [], "auth": access}
+        )
+
+    @_route("GET", "/api/agent-harnesses")
+    def no_agents(self) -> Reply:
+        raise HubError(404, None, "no list of agents here")  # the client asks once and carries on
+
+    def _named(self) -> str:
+        asked = self._asked()
+        if asked.get("type", "model") != "model":
+            raise HubError(501, None, f"the loopback hub does not know repositories of type {asked['type']}")
+        return f"{asked.get('organization') or self.hub.user}/{asked['name']}"
+
+    @_route("POST", "/api/repos/create")
+    def create(self) -> Reply:
+        self._require_write()
+        asked, repo_id = self._asked(), self._named()
+        url = f"{self.hub.endpoint}/{repo_id}"
+        if repo_id in self.hub.repositories:
+            return _json({"error": "You already created this model repo", "url": url}, 409)
+        private = asked.get("visibility") == "private" or asked.get("private") is True
+        self.hub.create_repository(repo_id, private=private)
+        return _json({"url": url, "name": repo_id})
+
+    @_route("DELETE", "/api/repos/delete")
+    def delete(self) -> Reply:
+        del self.hub.repositories[self._repository(self._named(), write=True).repo_id]
+        return _json({})
+
+    @_route("POST", "/api/validate-yaml")
+    def validate_card(self) -> Reply:
+        try:
+            front_matter(self._asked()["content"])
+        except HubError as error:
+            return _json({"errors": [{"message": error.message}], "warnings": []}, 400)
+        return _json({"errors": [], "warnings": []})
+
+    # ------------------------------------------------------------------------------------------------------- listings
+
+    @_route("GET", "/api/models/{id}/refs")
+    def refs(self, repo_id: str) -> Reply:
+        repository = self._repository(repo_id)
+        heads = [{"name": k, "ref": f"refs/heads/{k}", "targetCommit": v} for k, v in repository.branches.items()]
+        tags = [{"name": k, "ref": f"refs/tags/{k}", "targetCommit": v} for k, v in repository.tags.items()]
+        return _json({"branches": heads, "tags": tags, "converts": []})
+
+    @_route("GET", "/api/models/{id}/tree/(?P<revision>[^/]+)(?:/(?P<folder>.+))?")
+    def tree(self, repo_id: str, revision: str, folder: str = "") -> Reply:
+        commit = self._repository(repo_id).resolve(revision)
+        start = f"{folder}/" if folder else ""
+        below = [entry for entry in commit.listing() if entry["path"].startswith(start)]
+        if not below:
+            raise HubError(404, "EntryNotFound", f"{folder} does not exist", {"X-Repo-Commit": commit.oid})
+        recursive = self.query.get("recursive", [""])[0].lower() == "true"
+        return _json([entry for entry in below if recursive or "/" not in entry["path"][len(start) :]])
+
+    @_route("POST", "/api/models/{id}/paths-info/(?P<revision>[^/]+)")
+    def paths_info(self, repo_id: str, revision: str) -> Reply:
+        commit = self._repository(repo_id).resolve(revision)
+        wanted = parse_qs(self.body.decode()).get("paths", [])
+        return _json([entry for entry in commit.listing() if entry["path"] in wanted])
+
+    # -------------------------------------------------------------------------------------------------------- writing
+
+    @_route("POST", "/api/models/{id}/preupload/(?P<revision>[^/]+)")
+    def preupload(self, repo_id: str, revision: str) -> Reply:
+        present = self._repository(repo_id, write=True).resolve(revision).files
+        answers = []
+        for file in self._asked()["files"]:
+            mode = "lfs" if is_large(file["size"], base64.b64decode(file["sample"])) else "regular"
+            oid = present[file["path"]].etag if file["path"] in present else None
+            answers.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
+        return _json({"files": answers})
+
+    @_route("POST", r"/{id}\.git/info/lfs/objects/batch")
+    def lfs_batch(self, repo_id: str) -> Reply:
+        self._repository(repo_id, write=True)
+        objects = [{"oid": wanted["oid"], "size": wanted["size"]} for wanted in self._asked()["objects"]]
+        for answer in objects:
+            if self.hub.large_file(answer["oid"]) is None:  # without an action, the client uploads nothing
+                answer["actions"] = {"upload": {"href": f"{self.hub.storage_endpoint}/storage/{answer['oid']}"}}
+        return _json({"transfer": "basic", "objects": objects})
+
+    @_route("PUT", "/storage/(?P<oid>[0-9a-f]{64})")
+    def lfs_upload(self, oid: str) -> Reply:
+        if hashlib.sha256(self.body).hexdigest() != oid:
+            raise HubError(400, None, "the content does not have the announced SHA-256")
+        self.hub.uploads[oid] = self.body
+        return Reply()
+
+    @_route("POST", "/api/models/{id}/commit/(?P<revision>[^/]+)")
+    def commit(self, repo_id: str, revision: str) -> Reply:
+        repository = self._repository(repo_id, write=True)
+        if "create_pr" in self.query:
+            raise HubError(501, None, "the loopback hub does not know pull requests")
+        header: dict[str, str] = {}
+        add: dict[str, StoredFile] = {}
+        delete: list[str] = []
+        for line in self.body.splitlines():
+            item = json.loads(line)
+            key, value = item["key"], item["value"]
+            if key == "header":
+                header = value
+            elif key == "file":
+                add[value["path"]] = StoredFile(base64.b64decode(value["content"]), large=False)
+            elif key == "lfsFile" and (content := self.hub.large_file(value["oid"])) is not None:
+                add[value["path"]] = StoredFile(content, large=True)
+            elif key in ("deletedFile", "deletedFolder"):
+                delete.append(value["path"].rstrip("/") + ("/" if key == "deletedFolder" else ""))
+            else:
+                raise HubError(
+                    400, None, f"cannot commit {value.get('path')} as {key}: unknown, or not uploaded before"
+                )
+        expected = header.get("parentCommit") or ""
+        if not repository.branches.get(revision, expected).startswith(expected):
+            raise HubError(412, None, "A commit has happened since. Please refresh and try again.")
+        title, description = header["summary"], header.get("description", "")
+        made = repository.commit(add, delete=delete, message=title, description=description, branch=revision)
+        return _json({"commitUrl": f"{self.hub.endpoint}/{repo_id}/commit/{made.oid}", "commitOid": made.oid})
+
+    @_route("POST DELETE", "/api/models/{id}/branch/(?P<name>[^/]+)")
+    def branch(self, repo_id: str, name: str) -> Reply:
+        repository = self._repository(repo_id, write=True)
+        return self._set(repository, repository.branches, name, self._asked().get("startingPoint", "main"))
+
+    @_route("POST DELETE", "/api/models/{id}/tag/(?P<revision>[^/]+)")
+    def tag(self, repo_id: str, revision: str) -> Reply:
+        repository = self._repository(repo_id, write=True)
+        return self._set(repository, repository.tags, self._asked().get("tag", revision), revision)
+
+    def _set(self, repository: Repository, names: dict[str, str], name: str, revision: str) -> Reply:
+        if self.command == "POST" and name in names:
+            raise HubError(409, None, f"Reference already exists: {name}")
+        if self.command == "POST":
+            names[name] = repository.resolve(revision).oid
+        elif names.pop(name, None) is None:
+            raise HubError(404, "RevisionNotFound", f"Invalid rev id: {name}")
+        return _json({})
+
+    # ---------------------------------------------------------------------------------------------------- downloading
+
+    @_route("GET HEAD", "/{id}/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
+    def resolve(self, repo_id: str, revision: str, path: str) -> Reply:
+        commit = self._repository(repo_id).resolve(revision)
+        headers = {"X-Repo-Commit": commit.oid}
+        if path not in commit.files:
+            raise HubError(404, "EntryNotFound", f"{path} does not exist on {revision}", headers)
+        stored = commit.files[path]
+        if not stored.large:
+            headers |= {"ETag": f'"{stored.etag}"', "Accept-Ranges": "bytes", "Content-Type": "text/plain"}
+            return Reply(200, stored.content, headers, file=path)
+        headers |= {"X-Linked-ETag": f'"{stored.etag}"', "X-Linked-Size": str(len(stored.content))}
+        headers["Location"] = f"{self.hub.storage_endpoint}/storage/{stored.sha256}?path={quote(path, safe='')}"
+        return Reply(302, b"", headers)
+
+    @_route("GET HEAD", "/storage/(?P<oid>[0-9a-f]{64})")
+    def lfs_download(self, oid: str) -> Reply:
+        if "Authorization" in self.headers:
+            raise HubError(400, None, "the token of the Hub was sent to its storage")
+        content = self.hub.large_file(oid)
+        if content is None or "path" not in self.query:
+            raise HubError(404, None, "no such object")
+        headers = {"ETag": f'"{oid}"', "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
+        return Reply(200, content, headers, file=self.query["path"][0])
+
+    @_route("GET", "/api/models/{id}/revision/(?P<revision>[^/]+)")
+    @_route("GET", "/api/models/{id}")  # last, since the address of every other listing begins like it
+    def info(self, repo_id: str, revision: str = "main") -> Reply:
+        repository = self._repository(repo_id)
+        history = repository.history(revision)
+        readme = history[0].files.get("README.md")
+        card = front_matter(readme.content.decode()) if readme else {}
+        answer: dict[str, Any] = {"id": repo_id, "author": repo_id.split("/")[0], "sha": history[0].oid}
+        answer |= {"private": repository.private, "gated": False, "disabled": False, "downloads": 0, "likes": 0}
+        answer |= {"createdAt": history[-1].date, "lastModified": history[0].date, "tags": card.get("tags") or []}
+        answer |= {key: card[key] for key in ("library_name", "pipeline_tag") if key in card}
+        siblings = [stored.described(path) for path, stored in history[0].files.items()]
+        if "blobs" not in self.query:
+            siblings = [{"rfilename": sibling["rfilename"]} for sibling in siblings]
+        return _json(answer | {"cardData": card, "siblings": siblings})

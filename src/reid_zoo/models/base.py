@@ -86,8 +86,8 @@ class ReIDPreTrainedModel(PreTrainedModel):
 
         Args:
             image_tower: CLIP, OpenCLIP or ImageNet ViT; folder, file or Hub id, see [`load_image_tower`].
-            text_tower: BERT; folder or Hub id, see [`load_text_tower`]. `None`: newly initialised, of the image tower's
-                width unless `text_config` says another.
+            text_tower: BERT; folder or Hub id, see [`load_text_tower`]. `None`: newly initialised, with
+                the image tower's width and heads unless `text_config` says otherwise.
             image_size: `(height, width)` in pixels, or one number for a square; the position grid is resampled to it.
                 By default the image tower's own.
             preset: Named preset for the fields that the towers leave open.
@@ -100,10 +100,16 @@ class ReIDPreTrainedModel(PreTrainedModel):
         """
         fields = cls.config_class.preset_fields(preset) if preset is not None else {}
         fields.pop("vision_config", None)
-        text_fields = {**fields.pop("text_config", {}), **config_fields.pop("text_config", {})}
-        image = load_image_tower(image_tower, image_size=image_size, **config_fields.pop("vision_config", {}))
+        preset_text, text_fields = fields.pop("text_config", {}), config_fields.pop("text_config", {})
+        vision_fields = dict(config_fields.pop("vision_config", {}))
+        if image_size is not None:
+            if "image_size" in vision_fields:
+                raise ConfigurationError("give image_size once: as an argument or in vision_config, not both.")
+            vision_fields["image_size"] = image_size
+        image = load_image_tower(image_tower, **vision_fields)
         if text_tower is None:
-            text, text_config = None, {"hidden_size": image.config.hidden_size, **text_fields}
+            like_image = {name: getattr(image.config, name) for name in ("hidden_size", "num_attention_heads")}
+            text, text_config = None, {**preset_text, **like_image, **text_fields}
         else:
             text = load_text_tower(text_tower, **text_fields)
             text_config = text.config

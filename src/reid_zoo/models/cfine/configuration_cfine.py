@@ -168,6 +168,11 @@ class CFineConfig(ReIDPreTrainedConfig):
                 f"CFineConfig: vision_config.hidden_size = {self.vision_config.hidden_size} and text_config.hidden_size "
                 f"= {self.text_config.hidden_size} must be equal; the decoder is shared by both modalities."
             )
+        if self.text_config.hidden_size % self.text_config.num_attention_heads:
+            raise ConfigurationError(
+                f"CFineConfig.text_config.num_attention_heads = {self.text_config.num_attention_heads} does not divide "
+                f"the width {self.text_config.hidden_size}."
+            )
         if self.hidden_size % self.gld_num_attention_heads:
             raise ConfigurationError(
                 f"CFineConfig.gld_num_attention_heads = {self.gld_num_attention_heads} does not divide the width "

@@ -46,7 +46,11 @@ _POSITIONS = "embeddings.position_embedding"
 # OpenAI's released state dictionaries carry these numbers beside the weights; no other CLIP checkpoint does.
 _OPENAI_MARKS = frozenset({"input_resolution", "context_length", "vocab_size"})
 _OPEN_CLIP_CONFIG = "open_clip_config.json"
-_OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
+_OPEN_CLIP_WEIGHTS = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _USUAL_HEAD_WIDTH = 64
 _WIDEST_WITH_USUAL_HEADS = 1024  # ViT-L; from ViT-H on heads are wider than 64
@@ -108,7 +112,9 @@ def load_image_tower(
     name = os.fspath(source)
     found = _find_image_tower(name)
     if _POSITIONS not in found.state or not any(key.startswith("layers.") for key in found.state):
-        raise CheckpointError(f"{name} has no position embedding or no blocks: it is not a complete vision transformer.")
+        raise CheckpointError(
+            f"{name} has no position embedding or no blocks: it is not a complete vision transformer."
+        )
     try:
         sizes = infer_vision_sizes(found.state)
     except KeyError as error:
@@ -123,8 +129,7 @@ def load_image_tower(
             f"{name} does not tell its activation: give vision_config={{'hidden_act': 'quick_gelu'}} (OpenAI's weights "
             "and OpenCLIP's '-quickgelu' models) or 'gelu' (other OpenCLIP models)."
         )
-    wanted_size = image_size if image_size is not None else fields.pop("image_size", found.source_size)
-    fields.pop("image_size", None)
+    wanted_size = image_size if image_size is not None else found.source_size
     if wanted_size is None:
         rows, columns = square_grid(num_positions)
         wanted_size = (rows * patch, columns * patch)
@@ -288,9 +293,7 @@ def _read_with_transformers(model_class: Any, name: str, **kwargs: Any) -> tuple
     """State dictionary and configuration of a model of transformers; every weight must come from the checkpoint."""
     try:
         with _quiet_transformers():
-            model, report = model_class.from_pretrained(
-                name, dtype=torch.float32, output_loading_info=True, **kwargs
-            )
+            model, report = model_class.from_pretrained(name, dtype=torch.float32, output_loading_info=True, **kwargs)
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"cannot read a tower from {name!r}: {reason}") from error
@@ -364,7 +367,9 @@ def _look_up(name: str, file: str) -> Path | None:
         found = cached_file(name, file, _raise_exceptions_for_missing_entries=False)
     except OSError as error:
         reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{name!r} is neither a folder nor a model that can be had from the Hub: {reason}") from error
+        raise CheckpointError(
+            f"{name!r} is neither a folder nor a model that can be had from the Hub: {reason}"
+        ) from error
     return None if found is None else Path(found)
 
 
