@@ -79,5 +79,5 @@ def install_import_hooks() -> None:
     """Arrange for everything to be registered when it is first needed."""
     wrapt.register_post_import_hook(_register_lazy_configs, "transformers.models.auto.configuration_auto")
     _call_when_loaded("transformers.models.auto.processing_auto", "reid_zoo.processing", _register_processor)
-    _call_when_loaded("transformers.pipelines", "reid_zoo.pipelines", _register_pipelines)
+    _call_when_loaded("transformers.pipelines", "reid_zoo.pipelines.text_person_retrieval", _register_pipelines)
     wrapt.register_post_import_hook(_declare_missing_torchvision_operators, "torchvision.extension")

@@ -77,7 +77,9 @@ class LoopbackHub:
         self._server.daemon_threads = True
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
         self.storage_endpoint = f"http://localhost:{self._server.server_port}"
-        self._thread: threading.Thread | None = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread: threading.Thread | None = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), daemon=True
+        )
         self._thread.start()
 
     def __enter__(self) -> Self:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -212,8 +214,9 @@ class TestCommits:
         card = ModelCard.from_template(ModelCardData(license="apache-2.0"), model_description="Small.")
         card.push_to_hub("lab/model")
         assert ModelCard.load("lab/model").data.license == "apache-2.0"
-        with pytest.raises(ValueError, match="not a mapping"):
-            HfApi().upload_file(path_or_fileobj=b"---\n- a\n---\n", path_in_repo="README.md", repo_id="lab/model")
+        for card_text, message in ((b"---\n- a\n---\n", "not a mapping"), (b"---\na: [\n---\n", "Invalid YAML")):
+            with pytest.raises(ValueError, match=message):
+                HfApi().upload_file(path_or_fileobj=card_text, path_in_repo="README.md", repo_id="lab/model")
 
     def test_same_history_gives_the_same_hashes(self, hub: LoopbackHub) -> None:
         first, second = (hub.create_repository("lab/model", {"a": b"1"}).resolve().oid for _ in range(2))
@@ -342,12 +345,47 @@ class TestDownloads:
         assert found == repository.files()
         hub_client.stop()
         assert snapshot_download("lab/model", local_files_only=True) == str(folder)
-        with pytest.raises(LocalEntryNotFoundError):
-            hf_hub_download("lab/model", "other.json")
+        with pytest.raises(LocalEntryNotFoundError):  # without the argument, the client tries again for 23 seconds
+            hf_hub_download("lab/model", "other.json", local_files_only=True)
+
+    def test_offline_attachment_asks_nothing(self, hub_client: LoopbackHub, repository: Repository) -> None:
+        path = hf_hub_download("lab/model", "config.json")
+        asked = len(hub_client.requests)
+        with pytest.MonkeyPatch.context() as patch:
+            hub_client.attach(patch, offline=True)
+            assert hf_hub_download("lab/model", "config.json") == path
+            with pytest.raises(LocalEntryNotFoundError):
+                hf_hub_download("lab/model", "weights/a.bin")
+        assert len(hub_client.requests) == asked
 
     def test_unknown_request_is_named(self, hub_client: LoopbackHub) -> None:
         with pytest.raises(HfHubHTTPError, match="does not know GET /api/papers/1"):
             HfApi().paper_info("1")
+
+    def test_content_that_is_not_what_was_announced_is_refused(
+        self, hub_client: LoopbackHub, repository: Repository
+    ) -> None:
+        session, sha = huggingface_hub.get_session(), "0" * 64
+        assert session.put(f"{hub_client.storage_endpoint}/storage/{sha}", content=b"other").status_code == 400
+        assert session.get(f"{hub_client.storage_endpoint}/storage/{sha}?path=a").status_code == 404
+        large = {"key": "lfsFile", "value": {"path": "a", "algo": "sha256", "oid": sha, "size": 5}}
+        lines = [{"key": "header", "value": {"summary": "Add"}}, large]
+        answer = session.post(
+            f"{hub_client.endpoint}/api/models/lab/model/commit/main",
+            content="\n".join(json.dumps(line) for line in lines),
+            headers={"Authorization": f"Bearer {hub_client.token}"},
+        )
+        assert (answer.status_code, answer.json()["error"]) == (
+            400,
+            "cannot commit a as lfsFile: unknown, or not uploaded before",
+        )
+        assert "a" not in repository.files()
+
+    def test_body_of_unknown_length(self, hub_client: LoopbackHub) -> None:
+        sha = hashlib.sha256(b"in two parts").hexdigest()
+        url = f"{hub_client.storage_endpoint}/storage/{sha}"
+        assert huggingface_hub.get_session().put(url, content=iter([b"in two ", b"parts"])).status_code == 200
+        assert hub_client.large_file(sha) == b"in two parts"
 
     def test_no_other_host_can_be_reached(self, hub_client: LoopbackHub) -> None:
         with pytest.raises(Exception, match="Connection refused"):

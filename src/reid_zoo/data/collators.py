@@ -48,7 +48,10 @@ class ImageTextPairs(Dataset):
         self.transform = build_image_augmentation(
             augmentation or ImageAugmentation(), processor.image_size, int(processor.image_processor.resample)
         )
-        self.word_dropout = (caption_augmentation or CaptionAugmentation()).word_dropout
+        self.caption_augmentation = caption_augmentation or CaptionAugmentation()
+        self.captions_of: dict[int | str | None, list[str]] = {}
+        for item in self.items:
+            self.captions_of.setdefault(item.record.person_id, []).append(item.caption)
         self.cache: dict[int, Tensor] | None = {} if cache_images else None
 
     def __len__(self) -> int:
@@ -63,13 +66,21 @@ class ImageTextPairs(Dataset):
             self.cache[record.image_id] = pixels
         return pixels
 
+    def _caption(self, index: int) -> str:
+        item, settings = self.items[index], self.caption_augmentation
+        caption = item.caption
+        if settings.same_person_swap and torch.rand(()).item() < settings.same_person_swap:
+            choices = self.captions_of[item.record.person_id]
+            caption = choices[int(torch.randint(len(choices), ()))]
+        return drop_words(caption, settings.word_dropout)
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         """`pixels` uint8 `(3, H, W)`, `caption`, `person_label`."""
         item = self.items[index]
         assert item.record.person_id is not None
         return {
             "pixels": self.transform(self._pixels(index)),
-            "caption": drop_words(item.caption, self.word_dropout),
+            "caption": self._caption(index),
             "person_label": self.labels[item.record.person_id],
         }
 

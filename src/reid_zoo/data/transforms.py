@@ -47,11 +47,17 @@ class CaptionAugmentation:
 
     Attributes:
         word_dropout: Probability with which each word is left out (at least one word always stays).
+        same_person_swap: Probability that a caption is replaced by one drawn from all captions of the same person.
     """
 
     word_dropout: float = 0.0
+    same_person_swap: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.same_person_swap <= 1:
+            raise ConfigurationError(
+                f"caption_augmentation.same_person_swap is {self.same_person_swap}, but must be in [0, 1]."
+            )
         if not 0 <= self.word_dropout < 1:
             raise ConfigurationError(
                 f"caption_augmentation.word_dropout is {self.word_dropout}, but must be in [0, 1)."

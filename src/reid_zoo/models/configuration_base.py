@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
+from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassFieldValidationError
 from transformers import PreTrainedConfig
 
 from ..errors import ConfigurationError
 from ..validation import unknown_name_message
 
-__all__ = ["ReIDPreTrainedConfig", "check_fields"]
+__all__ = ["ReIDPreTrainedConfig", "check_fields", "checked_config"]
+
+ConfigClass = TypeVar("ConfigClass", bound=type)
 
 # Keys that transformers itself writes into config.json or passes along while loading, besides dataclass fields.
 _TRANSFORMERS_KEYS = frozenset(
@@ -45,6 +49,26 @@ def check_fields(owner: str, config_class: type[PreTrainedConfig], names: Iterab
         if name not in declared and name not in _TRANSFORMERS_KEYS:
             own = declared - set(PreTrainedConfig.__dataclass_fields__) - {"sub_configs_defaults"}
             raise ConfigurationError(f"{owner}: {unknown_name_message('field', name, own)}")
+
+
+def checked_config(cls: ConfigClass) -> ConfigClass:
+    """Class decorator: every field is checked against its declared type whenever it is set.
+
+    The module of such a class must not postpone its annotations (`from __future__ import annotations`): types that are
+    only known as text cannot be checked, and are silently not.
+    """
+    checked = strict(cls)
+    set_checked = checked.__setattr__
+
+    def set_or_explain(self: Any, name: str, value: Any) -> None:
+        try:
+            set_checked(self, name, value)
+        except StrictDataclassFieldValidationError as error:
+            reason = " ".join(str(error.__cause__).split())
+            raise ConfigurationError(f"{cls.__name__}.{name} is {value!r}: {reason}.") from error
+
+    checked.__setattr__ = set_or_explain
+    return checked
 
 
 class ReIDPreTrainedConfig(PreTrainedConfig):
@@ -97,7 +121,10 @@ class ReIDPreTrainedConfig(PreTrainedConfig):
             value = getattr(self, name, None)
             if isinstance(value, dict):
                 check_fields(f"{owner}.{name}", specification.config_class, value)
-        super().__post_init__(**kwargs)
+        try:
+            super().__post_init__(**kwargs)
+        except StrictDataclassFieldValidationError as error:  # from a sub-configuration of transformers
+            raise ConfigurationError(f"{owner}: {' '.join(str(error).split())}") from error
         self.fill_defaults()
         self.validate_fields()
         from ..auto import register_models

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -279,7 +280,7 @@ def test_timm_vision_transformer(tmp_path):
             num_heads=4,
             pre_norm=True,
             num_classes=0,
-            norm_layer=lambda width: torch.nn.LayerNorm(width, eps=1e-5),
+            norm_layer=partial(torch.nn.LayerNorm, eps=1e-5),
         )
     )
     torch.save(clip_like.state_dict(), tmp_path / "clip_like.pth")

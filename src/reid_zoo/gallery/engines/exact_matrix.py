@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import GalleryError
 from .durability import write_durably
 from .exact_search import BLOCK_ROWS
 
@@ -71,6 +72,7 @@ class ExactMatrix:
         self._rows = np.empty((0, 2), np.int64)
         self._vectors: np.ndarray = np.empty((0, embedding_size), np.float16)
         self._description: dict[str, Any] | None = None
+        self._norm = 0.0
         self.last_update = "none"
         """What the last `update` did: "current", "loaded", "appended", "rebuilt" or "in memory"."""
 
@@ -89,6 +91,11 @@ class ExactMatrix:
         self._token, self._description = None, None
         self._rows = np.empty((0, 2), np.int64)
         self._vectors = np.empty((0, self._size), np.float16)
+
+    @property
+    def largest_norm(self) -> float:
+        """Length of the longest vector."""
+        return self._norm
 
     # ------------------------------------------------------------------------------------------------------ reading
 
@@ -153,6 +160,7 @@ class ExactMatrix:
             if self._description is not None and description == self._description:
                 return True
             rows, name = int(description["rows"]), str(description["name"])
+            norm = float(description["largest_norm"])
             pairs = _map(self._path("rows", name), np.int64, rows, 2)
             vectors = _map(self._path("vectors", name), np.float16, rows, self._size)
             if zlib.crc32(_bytes(pairs)) != description["rows_crc32"]:
@@ -162,7 +170,7 @@ class ExactMatrix:
         except (OSError, ValueError, KeyError, TypeError):
             self.close()
             return False
-        self._rows, self._vectors, self._description = pairs, vectors, description
+        self._rows, self._vectors, self._description, self._norm = pairs, vectors, description, norm
         return True
 
     def _append(self, table: TableReader, new: np.ndarray) -> None:
@@ -182,6 +190,7 @@ class ExactMatrix:
                     os.fsync(file.fileno())
                 description[f"{kind}_crc32"] = zlib.crc32(raw, description[f"{kind}_crc32"])
             description["rows"] = old_rows + len(new)
+            description["largest_norm"] = max(float(description["largest_norm"]), _largest_norm(vectors))
         self._publish(description)
 
     def _rebuild(self, table: TableReader, wanted: np.ndarray) -> None:
@@ -191,14 +200,13 @@ class ExactMatrix:
         try:
             with open(path, "wb") as file:
                 file.truncate(len(wanted) * self._size * 2)
+            checksum, norm = zlib.crc32(b""), 0.0
             if len(wanted):
                 target = np.memmap(path, np.float16, "r+", shape=(len(wanted), self._size))
                 _fill(target, table, wanted[:, 0])
                 target.flush()
-                checksum = zlib.crc32(_bytes(target))
+                checksum, norm = zlib.crc32(_bytes(target)), _largest_norm(target)
                 del target
-            else:
-                checksum = zlib.crc32(b"")
             with open(self._path("rows", name), "wb") as file:
                 file.write(_bytes(wanted))
                 file.flush()
@@ -216,6 +224,7 @@ class ExactMatrix:
                 "name": name,
                 "rows_crc32": zlib.crc32(_bytes(wanted)),
                 "vectors_crc32": checksum,
+                "largest_norm": norm,
             }
         )
         self._remove_others(name)
@@ -225,7 +234,7 @@ class ExactMatrix:
         rows, name = int(description["rows"]), str(description["name"])
         self._rows = _map(self._path("rows", name), np.int64, rows, 2)
         self._vectors = _map(self._path("vectors", name), np.float16, rows, self._size)
-        self._description = description
+        self._description, self._norm = description, float(description["largest_norm"])
 
     def _remove_others(self, name: str) -> None:
         for path in self._directory.iterdir():
@@ -237,7 +246,7 @@ class ExactMatrix:
         self.close()
         wanted = _by_id(table.rows())
         self._vectors = _collect(table, wanted[:, 0], self._size, everything=True)
-        self._rows = wanted
+        self._rows, self._norm = wanted, _largest_norm(self._vectors)
         self.last_update = "in memory"
 
 
@@ -252,6 +261,14 @@ def _map(path: Path, dtype: Any, rows: int, width: int) -> np.ndarray:
         return np.empty((0, width), dtype)
     # "c" (private, copy on write) like "r" reads only; torch takes arrays that are marked writable without a warning
     return np.asarray(np.memmap(path, dtype, "c", shape=(rows, width)))
+
+
+def _largest_norm(vectors: np.ndarray) -> float:
+    largest = 0.0
+    for start in range(0, len(vectors), _COPY_ROWS):
+        block = vectors[start : start + _COPY_ROWS].astype(np.float64)
+        largest = max(largest, float(np.sqrt(np.einsum("ij,ij->i", block, block).max())))
+    return largest
 
 
 def _bytes(array: np.ndarray) -> memoryview:
@@ -274,4 +291,4 @@ def _fill(target: np.ndarray, table: TableReader, ids: np.ndarray, *, everything
         target[positions[inside]] = batch[inside]
         filled += int(inside.sum())
     if filled != len(ids):
-        raise RuntimeError(f"the table gave {filled} of {len(ids)} vectors; it changed while it was read")
+        raise GalleryError(f"the table gave {filled} of {len(ids)} vectors; it changed while it was read")

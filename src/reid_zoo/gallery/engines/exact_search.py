@@ -9,6 +9,7 @@ exactly.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,9 @@ _PAIRS = 8192
 
 _UNIT_ROUNDOFF = 2.0**-24
 """Of float32."""
+
+_BFLOAT16_ERROR = 2.02 * 2.0**-8
+"""Relative error of a product whose two factors were rounded to bfloat16 (8 significant bits)."""
 
 
 def dot_scores(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
@@ -42,7 +46,11 @@ def dot_scores(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
 
 
 def exact_top_k(
-    blocks: Iterable[tuple[np.ndarray, np.ndarray]], queries: np.ndarray, top_k: int
+    blocks: Iterable[tuple[np.ndarray, np.ndarray]],
+    queries: np.ndarray,
+    top_k: int,
+    *,
+    largest_norm: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The rows of largest inner product with each query; of equal scores, the smaller id first.
 
@@ -50,6 +58,7 @@ def exact_top_k(
         blocks: (ids (n,) int64, vectors (n, D) float16), each block of any size.
         queries: (Q, D) float32, finite.
         top_k: Number of answers, at least 1.
+        largest_norm: Upper bound of the vectors' lengths; `None` measures each block.
 
     Returns:
         ids (Q, k) int64 and scores (Q, k) float32, where k is the smaller of `top_k` and the number of rows.
@@ -63,11 +72,11 @@ def exact_top_k(
     query_norms = np.linalg.norm(queries.astype(np.float64), axis=1)
     product = _HalfProduct(queries)
     for block_ids, block in _split(blocks):
-        coarse, largest_norm = product(block)
-        # A float32 dot product of length D, summed in any order, is off by at most D u |q| |v| (Higham, Accuracy and
-        # Stability of Numerical Algorithms, section 3.1). Twice that separates "cannot win" from "must be looked at":
-        # one error for the row itself, one for the row that sets the limit.
-        slack = 2.02 * queries.shape[1] * _UNIT_ROUNDOFF * largest_norm * query_norms + 1e-30
+        coarse = product(block)
+        norm = product.largest_norm(len(block)) if largest_norm is None else largest_norm
+        # Twice the error of a product separates "cannot win" from "must be looked at": one for the row itself, one for
+        # the row that sets the limit.
+        slack = 2.02 * product.relative_error * norm * query_norms + 1e-30
         if seen >= top_k:
             limit = scores[:, -1] - slack
         elif len(block) > top_k:
@@ -80,6 +89,8 @@ def exact_top_k(
             ids = np.pad(ids, ((0, 0), (0, widen)), constant_values=-1)
             scores = np.pad(scores, ((0, 0), (0, widen)), constant_values=-np.inf)
         query_index, row_index = np.nonzero(coarse >= limit[:, None])
+        if not len(row_index):
+            continue
         found = _score_pairs(queries, block, query_index, row_index)
         _merge(ids, scores, query_index, block_ids[row_index], found)
     return ids, scores
@@ -92,28 +103,41 @@ def _split(blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np
 
 
 class _HalfProduct:
-    """float16 block @ float32 columns in float32.
-
-    torch converts half precision many times faster than NumPy; NumPy multiplies, because torch's float32 products may
-    be set to a lower precision by the application (`torch.set_float32_matmul_precision`).
-    """
+    """float32 products of the queries and float16 blocks."""
 
     def __init__(self, queries: np.ndarray) -> None:
         import torch
 
         self._from_numpy = torch.from_numpy
-        self._queries = queries
-        self._buffer = np.empty((BLOCK_ROWS, queries.shape[1]), np.float32)
-        self._target = torch.from_numpy(self._buffer)
+        self._queries = torch.from_numpy(np.array(queries, np.float32, order="C"))
+        self._buffer = torch.empty((BLOCK_ROWS, queries.shape[1]))
+        # A dot product of length D, summed in any order, is off by at most D u |q| |v| (Higham, Accuracy and Stability
+        # of Numerical Algorithms, section 3.1).
+        self.relative_error = queries.shape[1] * _UNIT_ROUNDOFF
+        if _reduced_precision(torch):
+            self.relative_error += _BFLOAT16_ERROR
 
-    def __call__(self, block: np.ndarray) -> tuple[np.ndarray, float]:
-        """Products (Q, n) of the queries and a block (n, D), and the largest norm of a row of the block."""
-        self._target[: len(block)].copy_(self._from_numpy(block))
+    def __call__(self, block: np.ndarray) -> np.ndarray:
+        """Products (Q, n) of the queries and a block (n, D)."""
         rows = self._buffer[: len(block)]
-        largest_norm = float(np.sqrt(np.einsum("ij,ij->i", rows, rows).max()))
+        # torch warns about read-only arrays, such as those that lie in Arrow's memory
+        rows.copy_(self._from_numpy(block if block.flags.writeable else block.copy()))
         if len(self._queries) == 1:
-            return (rows @ self._queries[0])[None], largest_norm
-        return self._queries @ rows.T, largest_norm
+            return (rows @ self._queries[0])[None].numpy()
+        return (self._queries @ rows.T).numpy()
+
+    def largest_norm(self, rows: int) -> float:
+        """Length of the longest vector of the block that was multiplied last."""
+        return float(self._buffer[:rows].norm(dim=1).max()) if rows else 0.0
+
+
+def _reduced_precision(torch: Any) -> bool:
+    """Whether the application lets torch multiply float32 matrices in bfloat16 or TF32 on the processor."""
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)  # torch >= 2.9
+    setting = getattr(matmul, "fp32_precision", None)
+    if setting is None:
+        return bool(torch.get_float32_matmul_precision() != "highest")
+    return setting not in ("ieee", "none")
 
 
 def _score_pairs(queries: np.ndarray, block: np.ndarray, query_index: np.ndarray, row_index: np.ndarray) -> np.ndarray:

@@ -48,10 +48,13 @@ _ALL_PARTITIONS = 1_000_000
 """More partitions than any index has: all are searched, so that a filter cannot lose answers."""
 
 _REFINE = 10
-"""Candidates per answer that an approximate search scores exactly."""
+"""Candidates per answer that an approximate search scores exactly, and how many there are at least."""
+
+_LEAST_CANDIDATES = 500
 
 _NO_SPACE = re.compile(r"os error (28|27|122)\b|no space left|disk quota|file too large", re.IGNORECASE)
 _CONFLICT = re.compile(r"commit conflict|concurrent (modification|commit|writer)|retryable|please retry", re.IGNORECASE)
+_ENGINE = re.compile(r"lance|invalid (user )?input|os error|object ?store|datafusion|arrow", re.IGNORECASE)
 _NO_PERMISSION = re.compile(r"os error (13|30|1)\b|permission denied|read-only file system", re.IGNORECASE)
 _SOURCE_LOCATION = re.compile(r",? /[^ ]*\.rs:\d+(:\d+)?")  # LanceDB appends its own source file
 _VANISHED = re.compile(r"not found|does not exist|no such file", re.IGNORECASE)
@@ -374,7 +377,8 @@ class LanceStore(GalleryStore):
             if self._vector_bytes(self._table.count_rows()) <= self._matrix_bytes:
                 return self._search_matrix(queries, top_k, condition)
             matching = self._table.count_rows(condition)
-            few = self._vector_bytes(matching) <= self._matrix_bytes or top_k * _REFINE >= matching
+            candidates = max(top_k * _REFINE, _LEAST_CANDIDATES)
+            few = self._vector_bytes(matching) <= self._matrix_bytes or matching <= candidates
             if not few and self._table.index_stats(_VECTOR_INDEX) is not None:
                 return self._search_index(queries, top_k, condition)
             blocks = ((part.ids, part.vectors) for part in self._vector_batches(condition))
@@ -393,15 +397,18 @@ class LanceStore(GalleryStore):
             )
         )
         chosen = None if condition is None else np.sort(self._ids(condition))
-        return SearchResult(*exact_top_k(self._matrix.blocks(chosen), queries, top_k), exact=True)
+        blocks = self._matrix.blocks(chosen)
+        return SearchResult(*exact_top_k(blocks, queries, top_k, largest_norm=self._matrix.largest_norm), exact=True)
 
     def _search_index(self, queries: np.ndarray, top_k: int, condition: str | None) -> SearchResult:
         """Approximate: candidates from the compressed vectors of every partition, then exact scores of the best."""
         ids = np.full((len(queries), top_k), -1, np.int64)
         scores = np.full((len(queries), top_k), -np.inf, np.float32)
+        refine = max(_REFINE, -(-_LEAST_CANDIDATES // top_k))
         for row, query in enumerate(queries):
             search = self._table.search(query, vector_column_name="vector").distance_type("dot")
-            search = search.nprobes(_ALL_PARTITIONS).refine_factor(_REFINE).limit(top_k).select(["id", "vector"])
+            search = search.nprobes(_ALL_PARTITIONS).refine_factor(refine).limit(top_k)
+            search = search.select(["id", "vector", "_distance"])
             if condition is not None:
                 search = search.where(condition, prefilter=True)
             found = _concatenate(
@@ -489,6 +496,8 @@ def _engine_errors(uri: str | Path, action: str) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError) as error:
         number = error.errno if isinstance(error, OSError) else None
         text = " ".join(str(error).split())
+        if number is None and not _ENGINE.search(text):
+            raise  # a mistake in a program, not a state of the table
         if number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) or _NO_SPACE.search(text):
             raise GalleryError(
                 f"{uri}: no space left on the device (could not {action}); everything committed so far is kept: "

@@ -1,16 +1,13 @@
 """Configuration of CFine."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from huggingface_hub.dataclasses import strict
 from transformers import BertConfig
 
 from ...errors import ConfigurationError
 from ...validation import check_choice
-from ..configuration_base import ReIDPreTrainedConfig
+from ..configuration_base import ReIDPreTrainedConfig, checked_config
 from ..encoders.configuration_vision_transformer import ReIDVisionConfig
 from ..token_selection import selection_count
 from .presets import CFINE_PRESETS
@@ -21,7 +18,7 @@ GRANULARITIES = ("low", "high", "middle")
 """All granularities, in the order of embeddings and loss weights (spec section 0): low, **high**, middle."""
 
 
-@strict
+@checked_config
 class CFineConfig(ReIDPreTrainedConfig):
     r"""Configuration of [`CFineModel`] and [`CFineForTraining`].
 
@@ -87,20 +84,20 @@ class CFineConfig(ReIDPreTrainedConfig):
     vision_config: Any = None  # a dictionary becomes a ReIDVisionConfig
     text_config: Any = None  # a dictionary becomes a BertConfig
     max_text_length: int = 100
-    image_token_ratio: float = 0.1
-    text_token_ratio: float = 0.2
+    image_token_ratio: float | int = 0.1
+    text_token_ratio: float | int = 0.2
     granularities: list[str] | tuple[str, ...] = GRANULARITIES
     mgf_split: bool = True
     gld_num_layers: int = 1
     gld_num_attention_heads: int = 12
     gld_intermediate_size: int | None = None
-    gld_layer_norm_eps: float = 1e-5
+    gld_layer_norm_eps: float | int = 1e-5
     gld_attention_type: str = "cross"
     gld_tie_layers: bool = True
     gld_cls_init: str = "encoder"
     use_bottleneck: bool = True
-    bottleneck_eps: float = 1e-5
-    bottleneck_momentum: float = 0.1
+    bottleneck_eps: float | int = 1e-5
+    bottleneck_momentum: float | int = 0.1
     mask_padded_selection: bool = False
     score_before_dropout: bool = False
     similarity: str = "concat"
@@ -115,7 +112,7 @@ class CFineConfig(ReIDPreTrainedConfig):
     fcd_temperature: float | int = 0.01
     fcd_reduction: str = "mean"
     fcd_softmax: str = "words"
-    cmpm_epsilon: float = 1e-8
+    cmpm_epsilon: float | int = 1e-8
     cmpm_target_norm: str = "l2"
     cmpm_granularity_weights: list[float | int] | tuple[float | int, ...] = (1.0, 1.0, 0.1)
     cmpc_granularity_weights: list[float | int] | tuple[float | int, ...] = (1.0, 1.0, 1.0)
@@ -151,6 +148,12 @@ class CFineConfig(ReIDPreTrainedConfig):
             "diversity_form": ("gram", "paper"),
         }.items():
             check_choice("CFineConfig", name, getattr(self, name), choices)
+        for name in ("gld_num_layers", "num_classes"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"CFineConfig.{name} is {getattr(self, name)}, but must be at least 1.")
+        for name in ("cfr_temperature", "fcd_temperature", "cmpm_epsilon"):
+            if not getattr(self, name) > 0:
+                raise ConfigurationError(f"CFineConfig.{name} is {getattr(self, name)}, but must be positive.")
         if self.granularities != [name for name in GRANULARITIES if name in self.granularities] or (
             "low" not in self.granularities
         ):

@@ -1,19 +1,15 @@
 """Configuration of the zoo's vision transformer."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
-
-from huggingface_hub.dataclasses import strict
 
 from ...errors import ConfigurationError
 from ...validation import check_choice
-from ..configuration_base import ReIDPreTrainedConfig
+from ..configuration_base import ReIDPreTrainedConfig, checked_config
 
 __all__ = ["ReIDVisionConfig"]
 
 
-@strict
+@checked_config
 class ReIDVisionConfig(ReIDPreTrainedConfig):
     r"""Configuration of [`VisionTransformer`]; the defaults are CLIP ViT-B/16 at 224×224.
 
@@ -45,12 +41,12 @@ class ReIDVisionConfig(ReIDPreTrainedConfig):
     image_size: Any = 224  # becomes [height, width]
     patch_size: int = 16
     hidden_act: str = "quick_gelu"
-    layer_norm_eps: float = 1e-5
+    layer_norm_eps: float | int = 1e-5
     patch_bias: bool = False
     use_pre_layernorm: bool = True
     hidden_dropout_prob: float | int = 0.0
     attention_dropout: float | int = 0.0
-    initializer_range: float = 0.02
+    initializer_range: float | int = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
         if isinstance(self.image_size, int):
