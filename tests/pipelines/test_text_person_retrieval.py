@@ -132,4 +132,6 @@ def test_the_task_is_known_whatever_the_order_of_imports(model_folder, people, i
 def test_vectors_are_searched_as_they_are(search):
     vector = search.encoder.encode_texts([QUERY])[0]
     assert np.isclose(np.linalg.norm(vector), 1, atol=1e-5)
-    assert [hit.image for hit in search.gallery.search(vector, top_k=3)] == [hit["image"] for hit in search(QUERY, top_k=3)]
+    assert [hit.image for hit in search.gallery.search(vector, top_k=3)] == [
+        hit["image"] for hit in search(QUERY, top_k=3)
+    ]

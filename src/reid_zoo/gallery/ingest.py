@@ -1,31 +1,58 @@
-"""Getting images into a gallery: listing, skipping what is there, decoding beside the model, surviving bad files."""
+"""Indexing: decode in threads, encode in this one, commit in batches.
+
+Images are decoded ahead of the model by a bounded number of images and of pixels, so memory does not grow with the
+number of images. Rows are committed at least every `COMMIT_ROWS` rows or `COMMIT_SECONDS` seconds; what is committed
+survives anything, what is not is indexed by the next run.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import os
+import contextlib
+import itertools
+import signal
+import threading
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ..data.images import find_images, load_image
-from ..data.records import PersonRecord
+import numpy as np
+
 from ..errors import GalleryError, ImageReadError
+from .engines.base import GalleryStore
+from .identity import ModelIdentity
+from .image_sources import IMAGE_COLUMN, VERSION_COLUMN, ImageItem
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["AddReport", "FailedImage", "ImageSource", "decode_ahead", "image_sources"]
+__all__ = ["AddReport", "Encoder", "FailedImage", "IndexedImages", "add_images", "checked_embeddings"]
 
-_ID_BITS = 63
+COMMIT_ROWS = 1024
+COMMIT_SECONDS = 10.0
+PIXEL_BUDGET = 64_000_000
+"""Pixels decoded but not yet encoded (192 MB as RGB); one image more per worker may be on its way."""
+
+
+class Encoder(Protocol):
+    """What a gallery needs of a model; `reid_zoo.encoding.PersonEncoder` is one."""
+
+    identity: ModelIdentity
+
+    def encode_images(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """(B, D) float32 with rows of unit length."""
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """(B, D) float32 with rows of unit length."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailedImage:
-    """An image that could not be indexed, and why."""
+    """An image that could not be indexed: its path (or a description) and the reason in a few words."""
 
     path: str
     reason: str
@@ -33,157 +60,277 @@ class FailedImage:
 
 @dataclass(frozen=True, slots=True)
 class AddReport:
-    """What `Gallery.add` did.
+    """What an `add` did.
 
     Attributes:
-        added: Images encoded and written (new ones and changed ones).
-        skipped: Images that were there already, unchanged.
+        added: Images encoded and stored.
+        replaced: How many of the added ones replaced the row of an older version of the file.
+        skipped: Images that were in the gallery already, or twice in the input.
         failed: Images that could not be read.
     """
 
     added: int
     skipped: int
     failed: tuple[FailedImage, ...] = ()
+    replaced: int = 0
+
+
+def checked_embeddings(encoder: Encoder, embeddings: Any, count: int) -> np.ndarray:
+    """The encoder's result as (count, D) float32.
+
+    Raises:
+        GalleryError: If the shape is not what the encoder's identity says, or a value is not finite.
+    """
+    vectors = np.asarray(embeddings, np.float32)
+    wanted = (count, encoder.identity.embedding_size)
+    if vectors.shape != wanted:
+        raise GalleryError(f"model {encoder.identity.name} gave embeddings of shape {vectors.shape}; wanted {wanted}")
+    if not np.isfinite(vectors).all():
+        raise GalleryError(
+            f"model {encoder.identity.name} gave an embedding with NaN or infinite values; its weights may be damaged"
+        )
+    return vectors
+
+
+class IndexedImages:
+    """Which images a gallery has: name → (id, version), in 32 bytes per image.
+
+    Names and versions are kept as hashes (128 and 64 bits).
+    """
+
+    def __init__(self, store: GalleryStore) -> None:
+        names, checks, versions, ids = [], [], [], []
+        for batch in store.scan(columns=[IMAGE_COLUMN, VERSION_COLUMN]):
+            hashes = [_hash_pair(name) for name in batch.columns[IMAGE_COLUMN]]
+            names.append(np.array([pair[0] for pair in hashes], np.uint64))
+            checks.append(np.array([pair[1] for pair in hashes], np.uint64))
+            versions.append(np.array([_hash_pair(v)[0] for v in batch.columns[VERSION_COLUMN]], np.uint64))
+            ids.append(batch.ids)
+        order = np.argsort(np.concatenate([np.empty(0, np.uint64), *names]), kind="stable")
+        self._names = np.concatenate([np.empty(0, np.uint64), *names])[order]
+        self._checks = np.concatenate([np.empty(0, np.uint64), *checks])[order]
+        self._versions = np.concatenate([np.empty(0, np.uint64), *versions])[order]
+        self._ids = np.concatenate([np.empty(0, np.int64), *ids])[order]
+
+    def find(self, name: str, version: str) -> tuple[int, bool] | None:
+        """The id of an image and whether it is there in this version; `None` if it is not there at all."""
+        key, check = _hash_pair(name)
+        position = int(np.searchsorted(self._names, np.uint64(key)))
+        while position < len(self._names) and int(self._names[position]) == key:
+            if int(self._checks[position]) == check:
+                return int(self._ids[position]), int(self._versions[position]) == _hash_pair(version)[0]
+            position += 1
+        return None
+
+
+def _hash_pair(text: str | None) -> tuple[int, int]:
+    digest = _digest(text or "")
+    return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
 
 @dataclass(slots=True)
-class ImageSource:
-    """One image to index.
+class _Decoded:
+    item: ImageItem
+    name: str = ""
+    version: str = ""
+    existing_id: int | None = None
+    image: Image.Image | None = None  # None: skipped or failed
+    failure: FailedImage | None = None
 
-    Attributes:
-        id: Id of its row: a hash of the absolute path (of the pixels for an image in memory), so that indexing an image
-            twice, from any process, gives one row.
-        name: What a hit shows as `image`.
-        path: File, `None` for an image in memory.
-        image: The image in memory.
-        size: Bytes of the file; with `mtime` it tells whether the file has changed.
-        mtime: Nanoseconds of its last change.
-        metadata: Values of the metadata columns.
-    """
-
-    id: int
-    name: str
-    path: Path | None
-    image: Image.Image | None = None
-    size: int = 0
-    mtime: int = 0
-    metadata: dict[str, Any] = field(default_factory=dict)
+    @property
+    def pixels(self) -> int:
+        return 0 if self.image is None else self.image.width * self.image.height
 
 
-def _hash(data: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big") >> (64 - _ID_BITS)
+class _Decoder:
+    """Decodes items in order, in threads, ahead of the caller by at most `ahead` images and the pixel budget."""
 
+    def __init__(self, indexed: IndexedImages, workers: int, ahead: int, pixel_budget: int) -> None:
+        self._indexed = indexed
+        self._workers = workers
+        self._ahead = ahead
+        self._budget = pixel_budget
+        self._held = 0  # pixels decoded and not yet released
+        self._stopped = False
+        self._changed = threading.Condition()
 
-def _file_source(path: str | os.PathLike[str], metadata: dict[str, Any]) -> ImageSource:
-    absolute = os.path.abspath(path)
-    try:
-        status = os.stat(absolute)
-        size, mtime = status.st_size, status.st_mtime_ns
-    except OSError:
-        size, mtime = -1, -1  # reading it will say what is wrong
-    return ImageSource(
-        _hash(absolute.encode("utf-8", "surrogateescape")), absolute, Path(absolute), None, size, mtime, metadata
-    )
-
-
-def image_sources(images: Any, metadata: Mapping[str, Mapping[str, Any]] | None = None) -> list[ImageSource]:
-    """List what is to be indexed.
-
-    Args:
-        images: A folder (searched recursively), a file, an image, or a list of files, folders, PIL images and
-            [`PersonRecord`]s.
-        metadata: File name or path → values of metadata columns.
-
-    Raises:
-        DatasetError: If a folder is missing or holds no image.
-        GalleryError: If something is none of these.
-    """
-    from PIL import Image
-
-    given = dict(metadata or {})
-
-    def values_of(path: str | os.PathLike[str]) -> dict[str, Any]:
-        text = os.fspath(path)
-        for key in (text, os.path.abspath(text), os.path.basename(text)):
-            if key in given:
-                return dict(given[key])
-        return {}
-
-    items: Iterable[Any] = [images] if isinstance(images, str | os.PathLike | Image.Image | PersonRecord) else images
-    sources: list[ImageSource] = []
-    for item in items:
-        if isinstance(item, PersonRecord):
-            values: dict[str, Any] = dict(item.metadata)
-            values |= {
-                name: value
-                for name, value in (("person_id", item.person_id), ("camera_id", item.camera_id))
-                if value is not None
-            }
-            if item.captions:
-                values["captions"] = list(item.captions)
-            sources.append(_file_source(item.image_path, values))
-        elif isinstance(item, Image.Image):
-            pixels = item.convert("RGB")
-            identifier = _hash(f"{pixels.size}".encode() + pixels.tobytes())
-            sources.append(ImageSource(identifier, f"image-{identifier:016x}", None, pixels))
-        elif isinstance(item, str | os.PathLike):
-            if os.path.isfile(item):
-                sources.append(_file_source(item, values_of(item)))
-            else:  # a folder; anything else is refused by name
-                sources += [_file_source(path, values_of(path)) for path in find_images(Path(item))]
-        else:
-            raise GalleryError(f"cannot index {type(item).__name__}; give files, folders, PIL images or records.")
-    unique = {source.id: source for source in sources}  # a file named twice is one image
-    return list(unique.values())
-
-
-def decode_ahead(
-    batches: Iterator[Sequence[ImageSource]],
-    *,
-    target_size: tuple[int, int] | None,
-    num_workers: int,
-    prefetch: int = 2,
-) -> Iterator[tuple[list[ImageSource], list[Any], list[FailedImage]]]:
-    """Decode batches in threads while the caller encodes the one before; at most `prefetch` batches are in memory.
-
-    Args:
-        batches: Batches of sources.
-        target_size: `(height, width)` the model wants; large JPEGs are decoded smaller.
-        num_workers: Decoding threads.
-        prefetch: Batches decoded ahead.
-
-    Yields:
-        The sources that could be read, their images, and those that could not.
-    """
-
-    def read(source: ImageSource) -> Any:
-        if source.image is not None:
-            return source.image
-        assert source.path is not None
-        return load_image(source.path, target_size=target_size)
-
-    with ThreadPoolExecutor(max(1, num_workers), thread_name_prefix="decode") as pool:
-        queue: deque[list[tuple[ImageSource, Future[Any]]]] = deque()
-
-        def fill() -> None:
-            while len(queue) < prefetch:
-                batch = next(batches, None)
-                if batch is None:
-                    return
-                queue.append([(source, pool.submit(read, source)) for source in batch])
-
+    def decode(self, item: ImageItem) -> _Decoded:
+        """One item, in whatever thread."""
+        result = _Decoded(item)
         try:
-            fill()
-            while queue:
-                current = queue.popleft()
-                fill()
-                sources, images, failed = [], [], []
-                for source, future in current:
-                    try:
-                        images.append(future.result())
-                        sources.append(source)
-                    except ImageReadError as error:
-                        failed.append(FailedImage(source.name, error.reason))
-                yield sources, images, failed
+            result.name, result.version = item.name_and_version()
+            result.name.encode()  # file names that are not valid Unicode cannot be stored as text
+            found = self._indexed.find(result.name, result.version)
+            if found is not None:
+                result.existing_id = found[0]
+                if found[1]:
+                    return result
+            with self._changed:
+                self._changed.wait_for(lambda: self._held < self._budget or self._stopped)
+                if self._stopped:
+                    return result
+            result.image = item.load()
+        except ImageReadError as error:
+            result.failure = FailedImage(item.label, error.reason)
+        except UnicodeEncodeError:
+            result.failure = FailedImage(repr(item.label), "the file name is not valid Unicode")
+        with self._changed:
+            self._held += result.pixels
+        return result
+
+    def release(self, pixels: int) -> None:
+        """Says that images of so many pixels are not needed any more."""
+        with self._changed:
+            self._held -= pixels
+            self._changed.notify_all()
+
+    @contextmanager
+    def running(self, items: Iterable[ImageItem]) -> Iterator[Iterator[_Decoded]]:
+        """The results in order; leaving the context stops the threads and drops what is in flight."""
+        if self._workers == 0:
+            yield map(self.decode, items)
+            return
+        executor = ThreadPoolExecutor(self._workers, thread_name_prefix="reid_zoo-decode")
+        try:
+            yield self._results(executor, iter(items))
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            with self._changed:
+                self._stopped = True
+                self._changed.notify_all()
+            executor.shutdown(wait=True, cancel_futures=True)
+
+    def _results(self, executor: ThreadPoolExecutor, items: Iterator[ImageItem]) -> Iterator[_Decoded]:
+        pending: deque[Future[_Decoded]] = deque()
+        while True:
+            while len(pending) < self._ahead and (item := next(items, None)) is not None:
+                pending.append(executor.submit(self.decode, item))
+            if not pending:
+                return
+            yield pending.popleft().result()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Lets Ctrl-C wait for the end of the block: a commit given up half-way might still reach the disk afterwards."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread gets KeyboardInterrupt
+        return
+    received: list[Any] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
+    if received:
+        if callable(before):
+            before(signal.SIGINT, received[0])
+        elif before is not signal.SIG_IGN:
+            raise KeyboardInterrupt
+
+
+class _Writer:
+    """Collects encoded rows and commits them in batches."""
+
+    def __init__(self, store: GalleryStore, reserve_ids: Callable[[int], int]) -> None:
+        self._store = store
+        self._reserve_ids = reserve_ids
+        self._rows: list[tuple[int | None, np.ndarray, Mapping[str, Any]]] = []
+        self._last_commit = time.monotonic()
+        self.added = 0
+        self.replaced = 0
+
+    def add(self, decoded: Sequence[_Decoded], vectors: np.ndarray) -> None:
+        """Takes over encoded images; commits when it is time."""
+        for one, vector in zip(decoded, vectors, strict=True):
+            own = {IMAGE_COLUMN: one.name, VERSION_COLUMN: one.version}
+            self._rows.append((one.existing_id, vector, {**one.item.metadata, **own}))
+        if len(self._rows) >= COMMIT_ROWS or time.monotonic() - self._last_commit >= COMMIT_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        """Writes what was collected; when that fails, a later run has to encode these images again."""
+        rows, self._rows = self._rows, []
+        if rows:
+            fresh = sum(row[0] is None for row in rows)
+            with _uninterrupted():
+                new_ids = itertools.count(self._reserve_ids(fresh) if fresh else 0)
+                names = dict.fromkeys(name for row in rows for name in row[2])
+                known = self._store.schema.columns  # a column without any value was never made
+                self._store.upsert(
+                    np.array([next(new_ids) if row[0] is None else row[0] for row in rows], np.int64),
+                    np.stack([row[1] for row in rows]),
+                    {name: [row[2].get(name) for row in rows] for name in names if name in known},
+                )
+            self.added += len(rows)
+            self.replaced += len(rows) - fresh
+        self._last_commit = time.monotonic()
+
+
+def add_images(
+    store: GalleryStore,
+    encoder: Encoder,
+    items: Sequence[ImageItem],
+    *,
+    reserve_ids: Callable[[int], int],
+    batch_size: int,
+    num_workers: int,
+    progress: bool,
+    pixel_budget: int = PIXEL_BUDGET,
+) -> AddReport:
+    """Indexes images; see `Gallery.add`, which checks the arguments.
+
+    Args:
+        store: Where the rows go; it has all columns that the items use.
+        encoder: The model.
+        items: The images.
+        reserve_ids: Gives the first of so many new consecutive ids, which nobody else gets.
+        batch_size: Images per call of the model; fewer where they are large.
+        num_workers: Decoding threads; 0 decodes in this thread, between the model's batches.
+        progress: Whether a bar is shown on stderr.
+        pixel_budget: Pixels that may be decoded ahead.
+    """
+    from tqdm import tqdm
+
+    decoder = _Decoder(IndexedImages(store), num_workers, 2 * batch_size + num_workers, pixel_budget)
+    writer = _Writer(store, reserve_ids)
+    seen: set[bytes] = set()
+    failed: list[FailedImage] = []
+    batch: list[_Decoded] = []
+    skipped = 0
+
+    def encode() -> None:
+        vectors = encoder.encode_images([one.image for one in batch if one.image is not None])
+        writer.add(batch, checked_embeddings(encoder, vectors, len(batch)))
+        decoder.release(sum(one.pixels for one in batch))
+        batch.clear()
+
+    bar = tqdm(total=len(items), desc="indexing", unit="img", disable=not progress)
+    with bar, decoder.running(items) as results:
+        try:
+            for one in results:
+                key = _digest(one.name)
+                if one.failure is not None:
+                    failed.append(one.failure)
+                elif one.image is None or key in seen:
+                    skipped += 1
+                    decoder.release(one.pixels)
+                else:
+                    seen.add(key)
+                    batch.append(one)
+                    if len(batch) >= batch_size or sum(each.pixels for each in batch) >= pixel_budget // 2:
+                        encode()
+                bar.update()
+            if batch:
+                encode()
+            writer.commit()
+        except BaseException:
+            # Ctrl-C, or a model that failed: what is encoded is kept, the batch in flight dropped. (After a failed
+            # commit nothing is left to write.)
+            with contextlib.suppress(GalleryError):
+                writer.commit()
+            raise
+    return AddReport(writer.added, skipped, tuple(failed), writer.replaced)

@@ -6,6 +6,7 @@ import os
 from typing import Any, ClassVar, Self
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import BertModel, PreTrainedModel
 from transformers.models.bert.modeling_bert import BertLayer
@@ -66,7 +67,11 @@ class ReIDPreTrainedModel(PreTrainedModel):
         if kwargs.get("config") is None:
             kwargs["config"] = cls._own_config(pretrained_model_name_or_path, kwargs)
         kwargs.setdefault("dtype", torch.float32)
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        try:
+            loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        except (OSError, SafetensorError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"cannot read the weights of {pretrained_model_name_or_path}: {reason}") from error
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         if image_size is not None:
             model.resize_image_grid(image_size)

@@ -57,7 +57,7 @@ def checked_config(cls: ConfigClass) -> ConfigClass:
     The module of such a class must not postpone its annotations (`from __future__ import annotations`): types that are
     only known as text cannot be checked, and are silently not.
     """
-    checked = strict(cls)
+    checked: Any = strict(cls)
     set_checked = checked.__setattr__
 
     def set_or_explain(self: Any, name: str, value: Any) -> None:
@@ -121,6 +121,11 @@ class ReIDPreTrainedConfig(PreTrainedConfig):
             value = getattr(self, name, None)
             if isinstance(value, dict):
                 check_fields(f"{owner}.{name}", specification.config_class, value)
+            elif value is not None and not isinstance(value, specification.config_class):
+                raise ConfigurationError(
+                    f"{owner}.{name} is a {type(value).__name__}, but must be a dictionary or a "
+                    f"{specification.config_class.__name__}."
+                )
         try:
             super().__post_init__(**kwargs)
         except StrictDataclassFieldValidationError as error:  # from a sub-configuration of transformers

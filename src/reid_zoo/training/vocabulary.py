@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Iterable
 
 from transformers import BertTokenizer
 
 __all__ = ["learn_wordpiece_tokenizer"]
 
+_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789-'.,"
+_MIN_COUNT = 2
+
 
 def learn_wordpiece_tokenizer(captions: Iterable[str], vocabulary_size: int = 2000) -> BertTokenizer:
-    """A lower-casing BERT tokenizer whose pieces come from `captions`.
+    """A lower-casing BERT tokenizer whose pieces are the frequent words of `captions`.
 
-    Letters, digits and common punctuation are always in the vocabulary, so that a word never met splits into known
-    pieces instead of becoming one unknown token.
+    Letters, digits and common punctuation are always in the vocabulary, also as continuations, so that a word never met
+    splits into known pieces ("jackets" into "jacket" and "##s") instead of becoming one unknown token. The same captions
+    always give the same vocabulary, which the trainer of the tokenizers library does not promise.
 
     Args:
         captions: Training sentences.
         vocabulary_size: Largest number of pieces, the five special tokens included.
     """
-    from tokenizers import BertWordPieceTokenizer
+    from tokenizers.normalizers import BertNormalizer
+    from tokenizers.pre_tokenizers import BertPreTokenizer
 
-    learner = BertWordPieceTokenizer(lowercase=True)
-    learner.train_from_iterator(
-        captions,
-        vocab_size=vocabulary_size,
-        min_frequency=2,
-        show_progress=False,
-        initial_alphabet=list("abcdefghijklmnopqrstuvwxyz0123456789-'.,"),
-        limit_alphabet=200,
+    normalizer, splitter = BertNormalizer(lowercase=True), BertPreTokenizer()
+    counts: Counter[str] = Counter()
+    for caption in captions:
+        counts.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(caption)))
+    letters = sorted({letter for word in counts for letter in word} | set(_ALPHABET))
+    words = sorted(
+        (word for word, count in counts.items() if count >= _MIN_COUNT and len(word) > 1),
+        key=lambda word: (-counts[word], word),
     )
-    vocabulary = json.loads(learner.to_str())["model"]["vocab"]
-    alphabet = sorted({piece for piece in vocabulary if len(piece) == 1})
-    for piece in alphabet:  # every letter may also continue a word
-        vocabulary.setdefault(f"##{piece}", len(vocabulary))
-    return BertTokenizer(vocab=vocabulary, do_lower_case=True)
+    pieces = [*_SPECIAL_TOKENS, *letters, *(f"##{letter}" for letter in letters), *words][:vocabulary_size]
+    return BertTokenizer(vocab={piece: index for index, piece in enumerate(pieces)}, do_lower_case=True)

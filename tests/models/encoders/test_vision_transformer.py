@@ -138,8 +138,10 @@ def test_configuration_errors_name_the_field():
         ({"num_attention_heads": 5}, "num_attention_heads"),
         ({"hidden_act": "relu"}, "hidden_act"),
         ({"num_hidden_layers": 0}, "num_hidden_layers"),
+        ({"patch_size": "8"}, "patch_size"),
+        ({"layer_norm_eps": "small"}, "layer_norm_eps"),
         ({"patchsize": 8}, "did you mean 'patch_size'"),
     ):
         with pytest.raises(ConfigurationError, match=named):
-            ReIDVisionConfig(**{"image_size": [32, 16], "patch_size": 8, "hidden_size": 32, **fields})
+            ReIDVisionConfig(**{"image_size": [32, 16], "patch_size": 8, **fields})
     assert ReIDVisionConfig(image_size=64).image_size == [64, 64]

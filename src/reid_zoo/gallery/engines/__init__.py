@@ -1,1 +1,1 @@
-
+"""The engines that keep a gallery, behind `base.GalleryStore`."""

@@ -28,6 +28,7 @@ __all__ = [
     "StoreCapabilities",
     "StoreSchema",
     "StoreStats",
+    "check_column_name",
     "check_filter",
     "column_values",
 ]
@@ -240,8 +241,12 @@ class GalleryStore(ABC):
         """Forces everything acknowledged to stable storage, so that it also survives a power failure."""
 
     @abstractmethod
-    def optimize(self) -> None:
-        """Compacts files, frees the space of old versions, brings the index up to date; changes no answer."""
+    def optimize(self, *, reclaim: bool = False) -> None:
+        """Compacts files, brings the index up to date and frees the space of old versions; rows stay as they are.
+
+        Args:
+            reclaim: Free all that can be freed now, even if that makes readers in other processes start again.
+        """
 
     @abstractmethod
     def stats(self) -> StoreStats:
@@ -249,6 +254,26 @@ class GalleryStore(ABC):
 
 
 # ------------------------------------------------------------------------------- checks that every engine shares
+
+RESERVED_COLUMNS = frozenset({"id", "vector"})
+"""Names that a metadata column cannot have."""
+
+
+def check_column_name(name: object) -> None:
+    """Checks that a metadata column can have this name on every engine.
+
+    Names that start with `_` are for the gallery's own bookkeeping; they are hidden from users and cannot be filtered.
+
+    Raises:
+        GalleryError: If it is no text, empty, reserved, or holds a dot, a backtick or a control character.
+    """
+    if not isinstance(name, str) or not name or not name.isprintable() or "." in name or "`" in name:
+        raise GalleryError(
+            f"{name!r} cannot be the name of a metadata column: it must be text without dots, backticks and line breaks"
+        )
+    if name in RESERVED_COLUMNS:
+        raise GalleryError(f"'{name}' cannot be the name of a metadata column: the gallery uses it itself; rename it")
+
 
 _TYPE_NAMES = {ColumnType.INT: "whole number", ColumnType.FLOAT: "number", ColumnType.STRING: "string"}
 

@@ -15,8 +15,8 @@ import numpy as np
 
 __all__ = ["BLOCK_ROWS", "dot_scores", "exact_top_k"]
 
-BLOCK_ROWS = 2048
-"""Rows per matrix product; a float32 block of 512 columns (4 MB) then stays in a processor's cache."""
+BLOCK_ROWS = 4096
+"""Rows per matrix product; a float32 block of 512 columns (8 MB) then stays in a processor's cache."""
 
 _PAIRS = 8192
 """(query, row) pairs scored at once in float64."""

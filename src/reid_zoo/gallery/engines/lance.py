@@ -7,7 +7,6 @@ another process, compaction and removal of old versions, and exact search at the
 from __future__ import annotations
 
 import contextlib
-import errno
 import random
 import re
 import threading
@@ -30,6 +29,7 @@ from .base import (
     StoreCapabilities,
     StoreSchema,
     StoreStats,
+    check_column_name,
     check_filter,
 )
 from .durability import DirectorySync, fsync_path
@@ -37,6 +37,7 @@ from .exact_matrix import ExactMatrix, TableReader
 from .exact_search import dot_scores, exact_top_k
 from .lance_schema import REVISION, arrow_field, arrow_rows, read_schema, table_name, table_schema, to_batch
 from .lance_sql import compile_filter, quote_name
+from .storage_errors import storage_errors
 
 __all__ = ["LanceStore"]
 
@@ -52,11 +53,9 @@ _REFINE = 10
 
 _LEAST_CANDIDATES = 500
 
-_NO_SPACE = re.compile(r"os error (28|27|122)\b|no space left|disk quota|file too large", re.IGNORECASE)
-_CONFLICT = re.compile(r"commit conflict|concurrent (modification|commit|writer)|retryable|please retry", re.IGNORECASE)
-_ENGINE = re.compile(r"lance|invalid (user )?input|os error|object ?store|datafusion|arrow", re.IGNORECASE)
-_NO_PERMISSION = re.compile(r"os error (13|30|1)\b|permission denied|read-only file system", re.IGNORECASE)
-_SOURCE_LOCATION = re.compile(r",? /[^ ]*\.rs:\d+(:\d+)?")  # LanceDB appends its own source file
+_CONFLICT = re.compile(
+    r"commit conflict|concurrent (modification|commit|writer)|retryable|please retry|preempted", re.IGNORECASE
+)
 _VANISHED = re.compile(r"not found|does not exist|no such file", re.IGNORECASE)
 
 Result = TypeVar("Result")
@@ -101,9 +100,11 @@ class LanceStore(GalleryStore):
         import lancedb
 
         settings = _settings(options)
+        for name in schema.columns:
+            check_column_name(name)
         if (Path(uri) / f"{_TABLE}.lance").exists():
             raise GalleryError(f"{uri}: there is a table already")
-        with _engine_errors(uri, "create the table"):
+        with storage_errors(uri, "create the table"):
             table = lancedb.connect(uri).create_table(_TABLE, schema=table_schema(schema))
         store = cls(uri, table, **settings)
         store._sync = DirectorySync(store._uri / f"{_TABLE}.lance", present_is_synced=False)
@@ -127,7 +128,7 @@ class LanceStore(GalleryStore):
         settings = _settings(options)
         if not (Path(uri) / f"{_TABLE}.lance").is_dir():
             raise GalleryError(f"{uri}: the table '{_TABLE}.lance' is missing; the gallery is damaged, index again")
-        with _engine_errors(uri, "open the table"):
+        with storage_errors(uri, "open the table"):
             table = lancedb.connect(uri).open_table(_TABLE)
         return cls(uri, table, **settings)
 
@@ -163,7 +164,7 @@ class LanceStore(GalleryStore):
 
     def _commit(self, action: str, operation: Callable[[], Result]) -> Result:
         """Runs a writing operation, again where another process was faster, and makes its files durable."""
-        with self._lock, _engine_errors(self._uri, action):
+        with self._lock, storage_errors(self._uri, action):
             for attempt in range(_ATTEMPTS):
                 self._refresh()
                 try:
@@ -181,7 +182,7 @@ class LanceStore(GalleryStore):
 
     def _read(self, action: str, operation: Callable[[], Result]) -> Result:
         """Runs a reading operation on the newest version, again if another process has removed that one meanwhile."""
-        with self._lock, _engine_errors(self._uri, action):
+        with self._lock, storage_errors(self._uri, action):
             for attempt in range(_ATTEMPTS):
                 self._refresh()
                 version = self._table.version
@@ -208,6 +209,8 @@ class LanceStore(GalleryStore):
                         f"column '{name}' holds {existing[name]} values and cannot become {kind}; "
                         "convert the values or use another column name"
                     )
+            for name in columns:
+                check_column_name(name)
             new = {name: kind for name, kind in columns.items() if name not in existing}
             if new:
                 self._table.add_columns([arrow_field(name, kind) for name, kind in new.items()])
@@ -249,17 +252,17 @@ class LanceStore(GalleryStore):
 
     def flush(self) -> None:
         """See `GalleryStore.flush`; every commit is synced already, so this finds little to do."""
-        with _engine_errors(self._uri, "flush"):
+        with storage_errors(self._uri, "flush"):
             self._sync.sync()
 
-    def optimize(self, *, keep_versions: timedelta | None = None) -> None:
+    def optimize(self, *, reclaim: bool = False) -> None:
         """Compacts small files, removes old versions, and builds or extends the index of a table over the budget.
 
         Args:
-            keep_versions: How long replaced files stay, `None` for the store's setting. Zero frees all space now; another
-                process that is reading has to start again, which it does by itself except in the middle of a `scan`.
+            reclaim: Remove all old versions instead of those older than the store's setting. Another process that is
+                reading has to start again, which it does by itself except in the middle of a `scan`.
         """
-        keep = self._keep_versions if keep_versions is None else keep_versions
+        keep = timedelta(0) if reclaim else self._keep_versions
 
         def operation() -> None:
             self._update_index()
@@ -356,7 +359,7 @@ class LanceStore(GalleryStore):
 
         names, batches = self._read("scan", start)
         while True:
-            with _engine_errors(self._uri, "scan"):
+            with storage_errors(self._uri, "scan"):
                 batch = next(batches, None)
             if batch is None:
                 return
@@ -484,25 +487,3 @@ def _concatenate(parts: Sequence[RowBatch], names: Sequence[str], size: int | No
         empty = np.empty((0, size), np.float16)
         vectors = np.concatenate([empty, *(part.vectors for part in parts if part.vectors is not None)])
     return RowBatch(ids, columns, vectors)
-
-
-@contextlib.contextmanager
-def _engine_errors(uri: str | Path, action: str) -> Iterator[None]:
-    """Turns what LanceDB and the operating system raise into a `GalleryError` of one line."""
-    try:
-        yield
-    except ReIDZooError:
-        raise
-    except (OSError, RuntimeError, ValueError) as error:
-        number = error.errno if isinstance(error, OSError) else None
-        text = " ".join(str(error).split())
-        if number is None and not _ENGINE.search(text):
-            raise  # a mistake in a program, not a state of the table
-        if number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) or _NO_SPACE.search(text):
-            raise GalleryError(
-                f"{uri}: no space left on the device (could not {action}); everything committed so far is kept: "
-                "free some space and run the same command again"
-            ) from error
-        if number in (errno.EACCES, errno.EROFS, errno.EPERM) or _NO_PERMISSION.search(text):
-            raise GalleryError(f"{uri}: no permission to {action}; check the owner of the directory") from error
-        raise GalleryError(f"{uri}: could not {action}: {_SOURCE_LOCATION.sub('', text)[:300]}") from error

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ...checkpoint_files import unwrap
@@ -100,6 +101,16 @@ def convert_state_dict(
     return converted
 
 
+def _check_copies(state: Mapping[str, Tensor]) -> None:
+    """Raise `CheckpointError` unless all decoder blocks are copies of the first, as in the release."""
+    for key, value in state.items():
+        first = re.sub(r"^block\.layers\.\d+\.", "block.layers.0.", key)
+        if first != key and not (first in state and torch.equal(value, state[first])):
+            raise CheckpointError(
+                f"{key} differs from {first}: these decoder blocks are independent; convert with gld_tie_layers=false."
+            )
+
+
 def infer_config(state: Mapping[str, Tensor], **overrides: Any) -> CFineConfig:
     """Configuration of a checkpoint: sizes from shapes, the rest from the release's defaults.
 
@@ -187,7 +198,12 @@ def convert_checkpoint(
     for key in beside:
         report.leave_out(key, "not part of the network")
     state = report.to_float32(state)
-    config = infer_config(state, **overrides)
+    try:
+        config = infer_config(state, **overrides)
+    except KeyError as error:
+        raise CheckpointError(f"the checkpoint lacks weights that its sizes are read from: {error.args[0]}.") from error
+    if config.gld_tie_layers:
+        _check_copies(state)
     converted = convert_state_dict(state, report, tie_layers=config.gld_tie_layers)
     report.num_converted = sum(key not in report.left_out for key in state)
     return config, converted, report

@@ -147,6 +147,8 @@ class CFinePreTrainedModel(ReIDPreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, CMPCLoss):
             init.xavier_uniform_(module.weight)
+        elif isinstance(module, Bottleneck):
+            module.bias.requires_grad_(False)  # loading makes a new parameter where a checkpoint has none
         elif isinstance(module, GlobalLocalDecoder):
             if module.group_class_embeddings is not None:
                 init.normal_(module.group_class_embeddings, std=0.02)
