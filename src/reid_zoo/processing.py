@@ -63,6 +63,9 @@ class ReIDProcessor(ProcessorMixin):
             )
         if max_text_length < _NUM_SPECIAL_TOKENS + 1:
             raise ConfigurationError(f"ReIDProcessor.max_text_length is {max_text_length}, but must be at least 3.")
+        if not isinstance(image_processor, ViTImageProcessorPil):
+            # Loading prefers the torchvision implementation, which does not resize exactly as Pillow does.
+            image_processor = ViTImageProcessorPil.from_dict(image_processor.to_dict())
         super().__init__(image_processor, tokenizer, **kwargs)
         self.max_text_length = max_text_length
         self.truncation_keeps_sep = truncation_keeps_sep
@@ -156,7 +159,11 @@ class ReIDProcessor(ProcessorMixin):
         if images is not None:
             data["pixel_values"] = self.process_images(images if isinstance(images, list | tuple) else [images])
         if text is not None:
-            data |= self.process_texts([text] if isinstance(text, str) else text)
+            sentences = [text] if isinstance(text, str) else list(text)
+            for sentence in sentences:
+                if isinstance(sentence, str) and not sentence.strip():
+                    raise QueryError(f"the sentence {sentence!r} is empty; describe the person in words.")
+            data |= self.process_texts(sentences)
         return BatchFeature(data)
 
     def process_images(self, images: Sequence[Any]) -> torch.Tensor:
@@ -172,8 +179,10 @@ class ReIDProcessor(ProcessorMixin):
     def process_texts(self, sentences: Sequence[str]) -> dict[str, torch.Tensor]:
         """Sentences → `input_ids` and `attention_mask`, `(B, max_text_length)` int64.
 
+        An empty sentence, which a data set may hold, becomes the special tokens alone; a call of the processor refuses it.
+
         Raises:
-            QueryError: If a sentence is empty or not text.
+            QueryError: If a sentence is not text, or there is none.
         """
         sentences = list(sentences)
         for sentence in sentences:

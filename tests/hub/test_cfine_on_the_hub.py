@@ -7,11 +7,11 @@ import sys
 
 import pytest
 import torch
-from tiny_models import save_tiny_model, tiny_model, tiny_processor
 from transformers import AutoModel, AutoProcessor
 
 from reid_zoo import CFineForTraining, CFineModel, PersonEncoder, ReIDModel, ReIDModelForTraining, ReIDProcessor
 from reid_zoo.errors import CheckpointError
+from tiny_models import save_tiny_model, tiny_model, tiny_processor
 
 NAME = "org/cfine-cuhk"
 SENTENCE = "a woman in a red coat with a black backpack"

@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_models import draw_people, save_tiny_model, tiny_model, tiny_processor
 
 from reid_zoo import Gallery, PersonEncoder, ReIDModel, TextPersonRetrievalPipeline, pipeline
 from reid_zoo.errors import GalleryError, ModelMismatchError, QueryError
+from tiny_models import draw_people, save_tiny_model, tiny_model, tiny_processor
 
 QUERY = "a woman in a red coat with a black backpack"
 
@@ -73,7 +73,7 @@ def test_bad_queries_are_refused(search):
 def test_galleries_of_every_kind(model_folder, people, tmp_path):
     encoder = PersonEncoder.from_pretrained(model_folder)
     with Gallery.create(tmp_path / "g", encoder) as gallery:
-        gallery.add(people, metadata={"00001_00.png": {"camera_id": 3}}, progress=False)
+        gallery.add(people, metadata={"camera_id": [3] + [1] * 11}, progress=False)
     expected = pipeline("text-person-retrieval", model=str(model_folder), gallery=str(tmp_path / "g"))
     images = sorted(people.rglob("*.png"))
     listed = pipeline("text-person-retrieval", model=str(model_folder), gallery=images)

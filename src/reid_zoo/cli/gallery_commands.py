@@ -44,6 +44,16 @@ def _records_of(metadata: Path) -> dict[str, dict[str, Any]]:
     return values
 
 
+def _list_images(places: list[Path]) -> list[Path]:
+    from ..data.images import find_images
+
+    files: list[Path] = []
+    for place in places:
+        absolute = place.absolute()
+        files += [absolute] if absolute.is_file() else find_images(absolute)
+    return files
+
+
 def index(
     model: Annotated[str, typer.Argument(help="Model: a folder or a Hub id.")],
     images: Annotated[list[Path], typer.Argument(help="Folders of images, or image files.")],
@@ -59,13 +69,18 @@ def index(
     """Index images into a gallery; a rerun continues and takes in what is new."""
     from ..encoding import PersonEncoder
     from ..gallery import Gallery
-    from ..gallery.ingest import image_sources
 
+    files = _list_images(images)  # a missing or empty folder is refused before the model is loaded
     values = _records_of(metadata) if metadata else {}
-    image_sources(images)  # a missing or empty folder is refused before the model is loaded
     encoder = PersonEncoder.from_pretrained(model, batch_size=batch_size)
     with Gallery.create(gallery, encoder, exist_ok=True) as opened:
-        report = opened.add(images, metadata=values, batch_size=batch_size, num_workers=workers, progress=progress)
+        report = opened.add(
+            files,
+            metadata=[values.get(str(file), {}) for file in files] if values else None,
+            batch_size=batch_size,
+            num_workers=workers,
+            progress=progress,
+        )
         rows = len(opened)
     for failed in report.failed:
         console.note(f"skipped {failed.path}: {failed.reason}")

@@ -164,7 +164,7 @@ class Gallery:
                 raise GalleryError(f"{directory}: there is a gallery already; open it or choose another path")
             gallery = cls.open(directory, encoder, encoder_loader=encoder_loader, matrix_bytes=matrix_bytes)
             try:
-                gallery._check_identity(identity)
+                gallery.check_identity(identity)
             except GalleryError:
                 gallery.close()
                 raise
@@ -205,6 +205,11 @@ class Gallery:
             store.close()
             raise
 
+    @staticmethod
+    def is_gallery(path: str | os.PathLike[str]) -> bool:
+        """Whether there is a gallery at that place."""
+        return (Path(path) / _FILE).is_file()
+
     def close(self) -> None:
         """Closes the gallery; may be called twice."""
         self._store.close()
@@ -233,7 +238,12 @@ class Gallery:
         """Metadata columns, which `where` can name, and their types."""
         return {name: kind for name, kind in self._store.schema.columns.items() if not name.startswith("_")}
 
-    def _check_identity(self, identity: ModelIdentity) -> None:
+    def check_identity(self, identity: ModelIdentity) -> None:
+        """Refuses a model that the vectors do not come from.
+
+        Raises:
+            ModelMismatchError: Naming both models.
+        """
         if not self.identity.matches(identity):
             raise ModelMismatchError(
                 f"{self.path}: this gallery was made with {self.identity.describe()}, not with {identity.describe()}; "
@@ -241,7 +251,7 @@ class Gallery:
             )
 
     def _use_encoder(self, encoder: Encoder) -> Encoder:
-        self._check_identity(encoder.identity)
+        self.check_identity(encoder.identity)
         self._encoder = encoder
         return encoder
 

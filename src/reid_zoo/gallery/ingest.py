@@ -41,7 +41,9 @@ PIXEL_BUDGET = 64_000_000
 class Encoder(Protocol):
     """What a gallery needs of a model; `reid_zoo.encoding.PersonEncoder` is one."""
 
-    identity: ModelIdentity
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which model it is."""
 
     def encode_images(self, images: Sequence[Image.Image]) -> np.ndarray:
         """(B, D) float32 with rows of unit length."""

@@ -39,6 +39,14 @@ class ReIDPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _no_split_modules: ClassVar[list[str]] = [VisionTransformerLayer.__name__, BertLayer.__name__]
 
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
+        """Called by transformers for every module; never as "custom code", which would pass over containers.
+
+        A module without parameters of its own (an attention made of two linear layers) would then keep the initialisation
+        of its parts instead of its own. All initialisation here leaves loaded weights alone, so nothing is lost.
+        """
+        super()._initialize_weights(module, False)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Initialise a module that no checkpoint filled; called by transformers, also for modules built on meta."""
@@ -73,6 +81,7 @@ class ReIDPreTrainedModel(PreTrainedModel):
             reason = " ".join(str(error).split())
             raise CheckpointError(f"cannot read the weights of {pretrained_model_name_or_path}: {reason}") from error
         model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.freeze_constants()
         if image_size is not None:
             model.resize_image_grid(image_size)
         return loaded
@@ -157,6 +166,12 @@ class ReIDPreTrainedModel(PreTrainedModel):
     def text_tower(self) -> BertModel:
         """The text tower."""
         return next(module for module in self.modules() if isinstance(module, BertModel))
+
+    def freeze_constants(self) -> None:
+        """Switch off gradients of parameters that the method never trains.
+
+        Called after loading, which replaces every parameter by a new, trainable one.
+        """
 
     def resize_image_grid(self, image_size: tuple[int, int]) -> None:
         """Take images of `image_size` = `(height, width)` pixels from now on; resamples the position grid in place.

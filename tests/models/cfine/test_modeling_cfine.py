@@ -450,10 +450,29 @@ def test_nothing_is_left_uninitialised(tmp_path):
     assert torch.equal(bottleneck.running_var, torch.ones(32))
     assert torch.equal(bottleneck.running_mean, torch.zeros(32))
     assert not bottleneck.bias.requires_grad
-    # a decoder in CFine's initialisation, not transformers'
-    bound = 32**-0.5
-    weight = loaded.cfine.global_local_decoder.layers[0].mlp.fc1.weight
-    assert 0.8 * bound < weight.abs().max() <= bound
+    assert_initialised_as_specified(loaded)
+
+
+def assert_initialised_as_specified(model):
+    """Framework defaults for the decoder (spec section 10), not transformers' normal distribution."""
+    decoder, vision = model.cfine.global_local_decoder.layers[0], model.cfine.vision_model.layers[0]
+    for weight, bound in {
+        decoder.mlp.fc1.weight: 32**-0.5,
+        decoder.mlp.fc1.bias: 32**-0.5,
+        decoder.mlp.fc2.weight: 128**-0.5,
+        decoder.self_attn.out_proj.weight: 32**-0.5,
+        decoder.cross_attn.in_proj.weight: (6 / (32 + 96)) ** 0.5,
+        vision.self_attn.in_proj.weight: (6 / (32 + 96)) ** 0.5,
+        model.cmpc_loss.weight: (6 / (32 + 4)) ** 0.5,
+    }.items():
+        assert 0.8 * bound < weight.abs().max() <= bound
+    assert decoder.self_attn.in_proj.bias.abs().max() == 0
+    assert 0.01 < vision.mlp.fc1.weight.std() < 0.03
+
+
+def test_new_models_are_initialised_as_specified():
+    torch.manual_seed(0)
+    assert_initialised_as_specified(CFineForTraining(config()))
 
 
 def test_the_bottleneck_bias_stays_frozen():

@@ -138,6 +138,12 @@ class CFinePreTrainedModel(ReIDPreTrainedModel):
     # Heads that only training needs; the inference class drops them without a warning.
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^cmpc_loss\."]
 
+    def freeze_constants(self) -> None:
+        """The bias of the bottlenecks stays as it is."""
+        for module in self.modules():
+            if isinstance(module, Bottleneck):
+                module.bias.requires_grad_(False)
+
     @classmethod
     def _fields_for_towers(cls, vision_config: ReIDVisionConfig) -> dict[str, Any]:
         return {"gld_num_attention_heads": vision_config.num_attention_heads}
@@ -147,8 +153,6 @@ class CFinePreTrainedModel(ReIDPreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, CMPCLoss):
             init.xavier_uniform_(module.weight)
-        elif isinstance(module, Bottleneck):
-            module.bias.requires_grad_(False)  # loading makes a new parameter where a checkpoint has none
         elif isinstance(module, GlobalLocalDecoder):
             if module.group_class_embeddings is not None:
                 init.normal_(module.group_class_embeddings, std=0.02)

@@ -113,6 +113,10 @@ class VisionTransformer(PreTrainedModel):
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
+        # Never as "custom code": transformers would pass over modules without parameters of their own.
+        super()._initialize_weights(module, False)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, PatchEmbeddings):
