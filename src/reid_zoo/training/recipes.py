@@ -35,8 +35,8 @@ class ModelSettings:
     """What is trained.
 
     Attributes:
-        vision_config: Fields of the image tower for a model from scratch.
-        text_config: Fields of the text tower for a model from scratch.
+        vision_config: Fields of the image tower; with pretrained towers, fields to change (dropout, say).
+        text_config: Fields of the text tower, likewise.
         config: Further fields of the method's configuration.
         image_tower: Pretrained image tower instead: folder, file or Hub id (see `from_towers`).
         text_tower: Pretrained text tower instead, whose tokenizer is used too.

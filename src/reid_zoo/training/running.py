@@ -73,7 +73,12 @@ def build_model(recipe: Recipe, dataset: PersonDataset) -> tuple[Any, ReIDProces
             raise RecipeError("recipe field model.text_tower is missing; model.image_tower needs one beside it.")
         tokenizer = AutoTokenizer.from_pretrained(settings.text_tower)
         model = method.training_class.from_towers(
-            settings.image_tower, settings.text_tower, image_size=(height, width), **fields
+            settings.image_tower,
+            settings.text_tower,
+            image_size=(height, width),
+            vision_config=settings.vision_config,
+            text_config=settings.text_config,
+            **fields,
         )
     else:
         captions = [item.caption for item in dataset.captioned_images()]
