@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -40,7 +41,7 @@ def test_blocks_of_any_size_give_the_ranking_of_a_full_sort(
     ids = generator.permutation(count).astype(np.int64)
     query_vectors = generator.normal(size=(queries, 8)).astype(np.float32)
     bounds = np.cumsum([0, *sizes])
-    blocks = [(ids[a:b], vectors[a:b]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    blocks = [(ids[a:b], vectors[a:b]) for a, b in itertools.pairwise(bounds)]
     norm = float(np.linalg.norm(vectors.astype(np.float64), axis=1).max(initial=0)) if know_norm else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exact_search, "BLOCK_ROWS", block_rows)

@@ -126,6 +126,7 @@ def test_every_commit_is_synced(tmp_path: Path, unit_vectors: Vectors, monkeypat
             lambda: store.upsert(np.array([1, 2]), unit_vectors(2, SIZE), {}),
             lambda: store.upsert(np.array([2, 3]), unit_vectors(2, SIZE), {}),
             lambda: store.delete(ids=[1]),
+            lambda: store.upsert(np.array([4]), unit_vectors(1, SIZE), {}),
             lambda: store.add_columns({"floor": ColumnType.INT}),
             lambda: store.optimize(),
         )
@@ -249,10 +250,10 @@ def test_mistakes_in_a_program_keep_their_type() -> None:
 
 
 def test_over_the_budget_the_compressed_index_answers_and_says_so(tmp_path: Path, unit_vectors: Vectors) -> None:
-    size = 64
+    size = 256
     schema = StoreSchema(ModelIdentity("m", None, "fake", size, "f"), {"camera_id": ColumnType.INT})
     vectors = unit_vectors(3000, size)
-    store = LanceStore.create(str(tmp_path), schema, matrix_bytes=20_000)
+    store = LanceStore.create(str(tmp_path), schema, matrix_bytes=80_000)
     store.upsert(np.arange(3000), vectors, {"camera_id": np.arange(3000) % 4})
     queries = unit_vectors(20, size, seed=1)
     truth = store.search(queries, 10)
@@ -262,10 +263,10 @@ def test_over_the_budget_the_compressed_index_answers_and_says_so(tmp_path: Path
     found = store.search(queries, 10)
     assert not found.exact
     hits = sum(len(set(a) & set(b)) for a, b in zip(found.ids.tolist(), truth.ids.tolist(), strict=True))
-    # every partition is probed and 500 of 3000 rows are scored exactly, so only a gross error of the codes loses one
-    assert hits >= 190
+    # every partition is probed and 500 of the 3000 rows are scored exactly; 199 or 200 were seen on random vectors
+    assert hits >= 196
     for row in range(20):
-        shared = {i: s for i, s in zip(truth.ids[row].tolist(), truth.scores[row].tolist(), strict=True)}
+        shared = dict(zip(truth.ids[row].tolist(), truth.scores[row].tolist(), strict=True))
         for row_id, score in zip(found.ids[row].tolist(), found.scores[row].tolist(), strict=True):
             assert shared.get(row_id, score) == score, "scores are those of exact search"
         assert (np.diff(found.scores[row]) <= 0).all()

@@ -32,6 +32,9 @@ app = typer.Typer(
 )
 
 
+_INTERRUPTED = 130
+
+
 def _print_version(value: bool) -> None:
     if value:
         print(f"reid-zoo {__version__}")
@@ -58,11 +61,18 @@ def main() -> None:
     """Run the command line; every failure ends as one line on stderr and a non-zero exit status."""
     console.quiet_libraries()
     console.show_warnings_as_notes()
+    usage_error = typer.BadParameter.__mro__[2]  # ClickException, wherever typer keeps it
     try:
-        app()
-    except KeyboardInterrupt:
+        status = app(standalone_mode=False) or 0
+        if status == _INTERRUPTED:  # typer turns Ctrl-C into this status and says nothing
+            raise KeyboardInterrupt
+        sys.exit(status)
+    except usage_error as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
         console.error("interrupted; what was finished is kept, run the same command again to continue.")
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)
     except (ReIDZooError, OSError, MemoryError) as error:
         if os.environ.get("REID_ZOO_DEBUG"):
             traceback.print_exc()

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import re
+import traceback
 from collections.abc import Iterator
 
 from ...errors import GalleryError, ReIDZooError
@@ -38,7 +39,7 @@ def storage_errors(uri: str | os.PathLike[str], action: str) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError) as error:
         number = error.errno if isinstance(error, OSError) else None
         text = " ".join(str(error).split())
-        if number is None and not _ENGINE.search(text):
+        if not isinstance(error, OSError) and not _from_engine(error, text):
             raise  # a mistake in a program, not a state of the table
         if number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) or _NO_SPACE.search(text):
             raise GalleryError(
@@ -48,3 +49,13 @@ def storage_errors(uri: str | os.PathLike[str], action: str) -> Iterator[None]:
         if number in (errno.EACCES, errno.EROFS, errno.EPERM) or _NO_PERMISSION.search(text):
             raise GalleryError(f"{uri}: no permission to {action}; check the owner of the directory") from error
         raise GalleryError(f"{uri}: could not {action}: {_SOURCE_LOCATION.sub('', text)[:300]}") from error
+
+
+def _from_engine(error: Exception, text: str) -> bool:
+    """Whether an error came up in LanceDB or Arrow, by its text or by the code it went through."""
+    if _ENGINE.search(text):
+        return True
+    return any(
+        str(frame.f_globals.get("__name__", "")).partition(".")[0] in ("lancedb", "pyarrow")
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    )
