@@ -268,7 +268,7 @@ def test_dataset_commands(run, data, tmp_path):
 
 
 def test_lists(run):
-    status, out, _ = run("models", "--json")
+    _, out, _ = run("models", "--json")
     assert [entry["model_type"] for entry in json.loads(out)["models"]] == ["cfine"]
     _, out, _ = run("recipes", "--json")
     assert "cfine-tiny" in {entry["name"] for entry in json.loads(out)["recipes"]}

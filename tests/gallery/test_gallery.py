@@ -186,7 +186,7 @@ def test_what_is_not_a_gallery_is_refused(tmp_path: Path, gallery: Gallery) -> N
     import shutil
 
     shutil.rmtree(gallery.path / "table.lance")
-    with pytest.raises(GalleryError, match="table.lance' is missing"):
+    with pytest.raises(GalleryError, match=r"table\.lance' is missing"):
         Gallery.open(gallery.path)
 
 

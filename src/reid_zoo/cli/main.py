@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -61,7 +61,8 @@ def main() -> None:
     """Run the command line; every failure ends as one line on stderr and a non-zero exit status."""
     console.quiet_libraries()
     console.show_warnings_as_notes()
-    usage_error = typer.BadParameter.__mro__[2]  # ClickException, wherever typer keeps it
+    # ClickException, wherever this version of typer keeps it
+    usage_error: type[Any] = typer.BadParameter.__mro__[2]
     try:
         status = app(standalone_mode=False) or 0
         if status == _INTERRUPTED:  # typer turns Ctrl-C into this status and says nothing
