@@ -6,10 +6,28 @@ import json
 import os
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["error", "note", "print_json", "print_table", "quiet_libraries", "say", "show_warnings_as_notes"]
+__all__ = [
+    "Interrupted",
+    "describe_error",
+    "error",
+    "note",
+    "print_json",
+    "print_table",
+    "quiet_libraries",
+    "say",
+    "show_warnings_as_notes",
+    "write_any_text",
+]
+
+_NOTES_OF_ONE_KIND = 3
+
+
+class Interrupted(Exception):
+    """Ctrl-C, with a line about what was kept; `KeyboardInterrupt` itself does not get its text through typer."""
 
 
 def say(text: str) -> None:
@@ -27,29 +45,57 @@ def error(text: str) -> None:
     say("reid-zoo: error: " + " ".join(text.split()))
 
 
+def describe_error(failure: BaseException) -> str:
+    """The text of an error for the user; those of the operating system without their number."""
+    if isinstance(failure, MemoryError):
+        return "out of memory; use a smaller --batch-size."
+    if type(failure).__module__ == "builtins" and isinstance(failure, OSError) and failure.strerror:
+        place = f"{failure.filename}: " if failure.filename is not None else ""
+        return f"{place}{failure.strerror}"
+    return str(failure) or type(failure).__name__
+
+
 def print_json(value: Mapping[str, Any]) -> None:
-    """One JSON object on stdout."""
-    print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
+    """One JSON object on stdout, readable where the terminal's encoding allows it."""
+    is_unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    print(json.dumps(value, ensure_ascii=not is_unicode, default=str), flush=True)
+
+
+def write_any_text() -> None:
+    """Let stdout and stderr print every text: what their encoding lacks becomes an escape, not an exception."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)  # replaced streams may not have it
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A table on stdout."""
+    """A table on stdout; square brackets in titles and cells are plain text."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
+    from rich.text import Text
 
-    table = Table(*columns, title=title or None, title_justify="left")
+    table = Table(
+        *(Column(name, overflow="fold") for name in columns), title=Text(title) if title else None, title_justify="left"
+    )
     for row in rows:
-        table.add_row(*(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row))
+        table.add_row(*(Text(f"{cell:.4f}" if isinstance(cell, float) else str(cell)) for cell in row))
     width = None if sys.stdout.isatty() else 160
     Console(width=width).print(table)
 
 
 def show_warnings_as_notes() -> None:
-    """Print a warning of ours as one line; others (of libraries) are left out."""
+    """Print a warning of ours as one line, at most three of a kind; others (of libraries) are left out."""
+    shown: Counter[type[Warning]] = Counter()
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        if category.__module__.startswith("reid_zoo"):
-            note(str(message))
+        if not category.__module__.startswith("reid_zoo"):
+            return
+        shown[category] += 1
+        if shown[category] <= _NOTES_OF_ONE_KIND:
+            note(" ".join(str(message).split()))
+        elif shown[category] == _NOTES_OF_ONE_KIND + 1:
+            note("more notes of this kind are not shown.")
 
     warnings.showwarning = show
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,8 +22,20 @@ def _parse(settings: list[str]) -> dict[str, Any]:
         name, separator, text = setting.partition("=")
         if not separator:
             raise RecipeError(f"--set {setting!r}: write field=value.")
-        values[name] = yaml.safe_load(text)
+        try:
+            values[name] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"--set {setting!r}: the value is not valid YAML.") from error
     return values
+
+
+def _load_tokenizer(name: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"cannot read a tokenizer from {name!r}: {error}") from error
 
 
 def convert(
@@ -45,20 +58,32 @@ def convert(
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise CheckpointError(f"{output} is not empty; give a new folder.")
-    model, report = convert_official_checkpoint(method, checkpoint, return_report=True, **_parse(settings or []))
+    fields = _parse(settings or [])
+    loaded = None if tokenizer is None else _load_tokenizer(tokenizer)
+    model, report = convert_official_checkpoint(method, checkpoint, return_report=True, **fields)
     console.quiet_libraries()
-    if tokenizer is not None:
-        from transformers import AutoTokenizer
-
+    processor = None
+    if loaded is not None:
         from ..processing import ReIDProcessor
 
+        if len(loaded) > model.config.text_config.vocab_size:
+            raise CheckpointError(
+                f"the tokenizer {tokenizer} has {len(loaded)} entries, the text tower of {checkpoint} only "
+                f"{model.config.text_config.vocab_size}; give the tokenizer it was trained with."
+            )
         processor = ReIDProcessor.build(
-            AutoTokenizer.from_pretrained(tokenizer),
-            image_size=model.config.vision_config.image_size,
-            max_text_length=model.config.max_text_length,
+            loaded, image_size=model.config.vision_config.image_size, max_text_length=model.config.max_text_length
         )
-        processor.save_pretrained(output)
-    model.save_pretrained(output)
+    # All or nothing: a folder left half-written would be refused by the next try, and might pass for a model.
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as folder:
+        whole = Path(folder) / output.name
+        model.save_pretrained(whole)
+        if processor is not None:
+            processor.save_pretrained(whole)
+        if output.is_dir():
+            output.rmdir()  # it is empty, or it would have been refused above
+        whole.replace(output)
     if as_json:
         console.print_json(
             {

@@ -28,8 +28,10 @@ def evaluate(
     from ..data import load_dataset
     from ..encoding import PersonEncoder
     from ..evaluation import evaluate_model
-    from ..evaluation.contact_sheet import draw_dataset_answers
+    from ..evaluation.contact_sheet import check_sheet_path, draw_dataset_answers
 
+    if sheet is not None:
+        check_sheet_path(sheet)  # before the work, not after it
     records = load_dataset(dataset, data_root, split, require_captions=True, require_identities=True)
     encoder = PersonEncoder.from_pretrained(model, batch_size=batch_size)
     metrics = evaluate_model(encoder, records, batch_size=batch_size, progress=progress)

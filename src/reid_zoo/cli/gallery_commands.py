@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import CheckpointError, QueryError
+from ..errors import CheckpointError, DatasetError, QueryError
 from . import console
 
 if TYPE_CHECKING:
@@ -34,14 +35,36 @@ def _records_of(metadata: Path) -> dict[str, dict[str, Any]]:
 
     values: dict[str, dict[str, Any]] = {}
     for record in load_own_data(metadata, split="all"):
+        captions = list(record.captions) or None
         entry = dict(record.metadata)
         entry |= {
             name: value
-            for name, value in (("person_id", record.person_id), ("camera_id", record.camera_id))
+            for name, value in (
+                ("person_id", record.person_id),
+                ("camera_id", record.camera_id),
+                ("captions", captions),
+            )
             if value is not None
         }
-        values[str(record.image_path)] = entry
+        values[os.path.realpath(record.image_path)] = entry
     return values
+
+
+def _metadata_of(files: list[Path], metadata: Path) -> list[dict[str, Any]]:
+    """The record of every file; two spellings of one place (links, `..`) are the same file."""
+    records = _records_of(metadata)
+    places = [os.path.realpath(file) for file in files]
+    known = records.keys() & set(places)
+    if not known:
+        raise DatasetError(
+            f"{metadata} has no record of any of the {len(files)} images; its paths start at its folder."
+        )
+    if len(known) < len(records):
+        console.note(f"{len(records) - len(known)} of {len(records)} records of {metadata} are of other images.")
+    without = sum(place not in known for place in places)
+    if without:
+        console.note(f"{without} of {len(files)} images have no record in {metadata}.")
+    return [records.get(place, {}) for place in places]
 
 
 def _list_images(places: list[Path]) -> list[Path]:
@@ -71,16 +94,15 @@ def index(
     from ..gallery import Gallery
 
     files = _list_images(images)  # a missing or empty folder is refused before the model is loaded
-    values = _records_of(metadata) if metadata else {}
+    values = _metadata_of(files, metadata) if metadata else None
     encoder = PersonEncoder.from_pretrained(model, batch_size=batch_size)
     with Gallery.create(gallery, encoder, exist_ok=True) as opened:
-        report = opened.add(
-            files,
-            metadata=[values.get(str(file), {}) for file in files] if values else None,
-            batch_size=batch_size,
-            num_workers=workers,
-            progress=progress,
-        )
+        try:
+            report = opened.add(files, metadata=values, batch_size=batch_size, num_workers=workers, progress=progress)
+        except KeyboardInterrupt:
+            raise console.Interrupted(
+                f"{gallery} keeps its {len(opened)} images, run the same command again to continue."
+            ) from None
         rows = len(opened)
     for failed in report.failed:
         console.note(f"skipped {failed.path}: {failed.reason}")
@@ -112,58 +134,63 @@ def search(
     where: Annotated[str | None, typer.Option(help="Filter, e.g. \"camera_id = 3 and time >= '2024-05-01'\".")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write the answers as a picture (.png).")] = None,
     person_id: Annotated[
-        str | None, typer.Option(help="The person looked for, if known: green and red frames on the sheet.")
+        str | None,
+        typer.Option(help="The person looked for, if known: tells right from wrong answers, by frames on the sheet."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Model to use instead of where the gallery says it is.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Search a gallery with a sentence, or with an image."""
     from ..encoding import PersonEncoder
-    from ..evaluation.contact_sheet import SheetRow, SheetTile, draw_contact_sheet
+    from ..evaluation.contact_sheet import SheetRow, SheetTile, check_sheet_path, draw_contact_sheet
     from ..gallery import Gallery
 
     if (query is None) == (image is None):
         raise QueryError("give a description, or --image FILE, one of them.")
     if query is not None and not query.strip():
         raise QueryError("the query is empty; describe the person in words.")
+    if sheet is not None:
+        check_sheet_path(sheet)
     encoder = PersonEncoder.from_pretrained(model) if model else None
     with Gallery.open(gallery, encoder, encoder_loader=load_recorded_model) as opened:
+        if person_id is not None and "person_id" not in opened.columns:
+            raise QueryError(f"--person-id: {gallery} does not know who is who; index it with --metadata.")
         hits = opened.search(query if image is None else Path(image), top_k=top_k, where=where)
         rows = len(opened)
     if hits and not hits[0].exact:
         console.note("the gallery is too large for an exact search; the answers are approximate.")
     if top_k > rows:
         console.note(f"the gallery has only {rows} images; all of them are ranked.")
-    if sheet is not None:
+    title = query or f"like {image}"
+    matches = [None if person_id is None else str(hit.metadata.get("person_id")) == person_id for hit in hits]
+    if sheet is not None and not hits:
+        console.note("no sheet is written, because no image matches.")
+    elif sheet is not None:
         tiles = [
-            SheetTile(
-                hit.image,
-                f"{hit.rank}   {hit.score:.3f}",
-                None if person_id is None else str(hit.metadata.get("person_id")) == person_id,
-            )
-            for hit in hits
+            SheetTile(hit.image, f"{hit.rank}   {hit.score:.3f}", is_match)
+            for hit, is_match in zip(hits, matches, strict=True)
         ]
-        draw_contact_sheet([SheetRow(query or f"like {image}", tiles)], sheet)
+        draw_contact_sheet([SheetRow(title, tiles)], sheet)
         console.say(f"sheet written to {sheet}")
     if as_json:
         answers = [
             {"rank": hit.rank, "score": hit.score, "image": hit.image, "id": hit.id, "metadata": dict(hit.metadata)}
-            for hit in hits
+            | ({} if is_match is None else {"is_match": is_match})
+            for hit, is_match in zip(hits, matches, strict=True)
         ]
         console.print_json({"gallery": str(gallery), "query": query, "image": image, "hits": answers})
     elif not hits:
         print("no image matches")
     else:
-        console.print_table(
-            query or f"like {image}",
-            ("rank", "score", "image", "metadata"),
-            [
-                (
-                    hit.rank,
-                    hit.score,
-                    hit.image,
-                    ", ".join(f"{name}={value}" for name, value in hit.metadata.items() if name != "captions"),
-                )
-                for hit in hits
-            ],
-        )
+        rows_shown = [
+            (
+                hit.rank,
+                hit.score,
+                hit.image,
+                ", ".join(f"{name}={value}" for name, value in hit.metadata.items() if name != "captions"),
+                *(() if is_match is None else ("right" if is_match else "wrong",)),
+            )
+            for hit, is_match in zip(hits, matches, strict=True)
+        ]
+        columns = ("rank", "score", "image", "metadata", *(() if person_id is None else ("answer",)))
+        console.print_table(title, columns, rows_shown)

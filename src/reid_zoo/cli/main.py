@@ -59,6 +59,7 @@ app.add_typer(datasets, name="datasets")
 
 def main() -> None:
     """Run the command line; every failure ends as one line on stderr and a non-zero exit status."""
+    console.write_any_text()
     console.quiet_libraries()
     console.show_warnings_as_notes()
     # ClickException, wherever this version of typer keeps it
@@ -71,6 +72,9 @@ def main() -> None:
     except usage_error as error:
         error.show()
         sys.exit(error.exit_code)
+    except console.Interrupted as interruption:
+        console.error(f"interrupted; {interruption}")
+        sys.exit(_INTERRUPTED)
     except (KeyboardInterrupt, typer.Abort):
         console.error("interrupted; what was finished is kept, run the same command again to continue.")
         sys.exit(_INTERRUPTED)
@@ -80,8 +84,7 @@ def main() -> None:
         if isinstance(error, BrokenPipeError):  # the reader of our output has gone
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
-        text = "out of memory; use a smaller --batch-size." if isinstance(error, MemoryError) else str(error)
-        console.error(text or type(error).__name__)
+        console.error(console.describe_error(error))
         sys.exit(1)
 
 

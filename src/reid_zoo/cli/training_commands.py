@@ -12,6 +12,15 @@ from . import console
 __all__ = ["recipes", "train"]
 
 
+def _what_is_kept(output: Path) -> str:
+    from transformers.trainer_utils import get_last_checkpoint
+
+    last = get_last_checkpoint(str(output)) if output.is_dir() else None
+    if last is None:
+        return "there was no checkpoint yet, run the same command again to start anew."
+    return f"{last} is kept, run the same command again to continue from there."
+
+
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a recipe (see `reid-zoo recipes`), or a .yaml file.")],
     data_root: Annotated[Path, typer.Option(help="Folder of the data set, or the one that contains it.")],
@@ -31,16 +40,19 @@ def train(
 
     loaded = load_recipe(recipe, overrides or ())
     console.quiet_libraries()
-    summary = run(
-        loaded,
-        data_root=data_root,
-        output_dir=output,
-        dataset=dataset,
-        seed=seed,
-        resume=resume,
-        progress=progress,
-        log=console.say,
-    )
+    try:
+        summary = run(
+            loaded,
+            data_root=data_root,
+            output_dir=output,
+            dataset=dataset,
+            seed=seed,
+            resume=resume,
+            progress=progress,
+            log=console.say,
+        )
+    except KeyboardInterrupt:
+        raise console.Interrupted(_what_is_kept(output)) from None
     if as_json:
         console.print_json(
             {

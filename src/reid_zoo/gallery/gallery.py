@@ -26,6 +26,7 @@ import numpy as np
 from ..errors import FilterError, GalleryError, ModelMismatchError, QueryError
 from .engines.base import ColumnType, GalleryStore, StoreSchema
 from .engines.durability import fsync_path, write_durably
+from .engines.storage_errors import storage_errors
 from .filters import Filter, parse_filter
 from .identity import ModelIdentity
 from .image_sources import IMAGE_COLUMN, VERSION_COLUMN, Metadata, collect_items, infer_columns
@@ -325,14 +326,12 @@ class Gallery:
         from filelock import FileLock
 
         counter = self.path / _NEXT_ID
-        try:
-            with FileLock(f"{counter}.lock"):
-                first = int(counter.read_text("ascii")) if counter.exists() else self._first_free_id()
-                write_durably(counter, str(first + count).encode())
-        except (OSError, ValueError) as error:
-            raise GalleryError(
-                f"{counter}: cannot be updated ({error}); free some space or check permissions"
-            ) from error
+        with storage_errors(self.path, "reserve row ids"), FileLock(f"{counter}.lock"):
+            try:
+                first = int(counter.read_text("ascii"))
+            except (FileNotFoundError, ValueError):
+                first = self._first_free_id()
+            write_durably(counter, str(first + count).encode())
         return first
 
     def _first_free_id(self) -> int:

@@ -157,11 +157,12 @@ class _Decoder:
         self._ahead = ahead
         self._budget = pixel_budget
         self._held = 0  # pixels decoded and not yet released
+        self._wanted = 0  # position of the item that the caller takes next
         self._stopped = False
         self._changed = threading.Condition()
 
-    def decode(self, item: ImageItem) -> _Decoded:
-        """One item, in whatever thread."""
+    def decode(self, item: ImageItem, position: int) -> _Decoded:
+        """The item at a position of the input, in whatever thread."""
         result = _Decoded(item)
         try:
             result.name, result.version = item.name_and_version()
@@ -172,7 +173,8 @@ class _Decoder:
                 if found[1]:
                     return result
             with self._changed:
-                self._changed.wait_for(lambda: self._held < self._budget or self._stopped)
+                # the item that the caller waits for may always go on: later ones may hold the whole budget
+                self._changed.wait_for(lambda: self._held < self._budget or self._wanted == position or self._stopped)
                 if self._stopped:
                     return result
             result.image = item.load()
@@ -194,24 +196,36 @@ class _Decoder:
     def running(self, items: Iterable[ImageItem]) -> Iterator[Iterator[_Decoded]]:
         """The results in order; leaving the context stops the threads and drops what is in flight."""
         if self._workers == 0:
-            yield map(self.decode, items)
+            yield self._results_in_this_thread(items)
             return
         executor = ThreadPoolExecutor(self._workers, thread_name_prefix="reid_zoo-decode")
         try:
-            yield self._results(executor, iter(items))
+            yield self._results(executor, enumerate(items))
         finally:
             with self._changed:
                 self._stopped = True
                 self._changed.notify_all()
             executor.shutdown(wait=True, cancel_futures=True)
 
-    def _results(self, executor: ThreadPoolExecutor, items: Iterator[ImageItem]) -> Iterator[_Decoded]:
+    def _results_in_this_thread(self, items: Iterable[ImageItem]) -> Iterator[_Decoded]:
+        for position, item in enumerate(items):
+            self._want(position)
+            yield self.decode(item, position)
+
+    def _want(self, position: int) -> None:
+        with self._changed:
+            self._wanted = position
+            self._changed.notify_all()
+
+    def _results(self, executor: ThreadPoolExecutor, items: Iterator[tuple[int, ImageItem]]) -> Iterator[_Decoded]:
         pending: deque[Future[_Decoded]] = deque()
-        while True:
-            while len(pending) < self._ahead and (item := next(items, None)) is not None:
-                pending.append(executor.submit(self.decode, item))
+        for taken in itertools.count():
+            while len(pending) < self._ahead and (next_item := next(items, None)) is not None:
+                position, item = next_item
+                pending.append(executor.submit(self.decode, item, position))
             if not pending:
                 return
+            self._want(taken)
             yield pending.popleft().result()
 
 
