@@ -36,7 +36,7 @@ def _records_of(metadata: Path) -> dict[str, dict[str, Any]]:
     values: dict[str, dict[str, Any]] = {}
     for record in load_own_data(metadata, split="all"):
         captions = list(record.captions) or None
-        entry = dict(record.metadata)
+        entry: dict[str, Any] = dict(record.metadata)
         entry |= {
             name: value
             for name, value in (
