@@ -17,6 +17,7 @@ from . import console
 __all__ = ["FULL", "QUICK", "DemoSettings", "demo"]
 
 _STATE_FILE = "demo.json"
+_STEPS = ("data", "training", "evaluation", "gallery", "search")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,16 +71,17 @@ class _Steps:
         temporary.write_text(json.dumps(self.state, indent=2), encoding="utf-8")
         temporary.replace(self.file)
 
-    def run(self, name: str, title: str, step: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        number = (
-            len(self.state["steps"]) + 1
-            if name not in self.state["steps"]
-            else list(self.state["steps"]).index(name) + 1
-        )
+    def run(self, name: str, title: str, product: Path, step: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """One step, unless it is done and what it made is still there; a step that is redone has the later ones redone."""
+        number = _STEPS.index(name) + 1
+        if name in self.state["steps"] and not product.exists():
+            for later in _STEPS[number - 1 :]:
+                self.state["steps"].pop(later, None)
+            self._save()
         if name in self.state["steps"]:
-            console.say(f"[{number}/5] {title}: done before")
+            console.say(f"[{number}/{len(_STEPS)}] {title}: done before")
         else:
-            console.say(f"[{number}/5] {title} ...")
+            console.say(f"[{number}/{len(_STEPS)}] {title} ...")
             started = time.monotonic()
             result = step()
             self.state["steps"][name] = {"seconds": round(time.monotonic() - started, 1), **result}
@@ -181,11 +183,14 @@ def demo(
                 )
         return {"queries": len(queries), "sheets": sheets, "answers": answers}
 
-    steps.run("data", f"drawing {settings.identities} people", draw)
-    steps.run("training", "training CFine (recipe cfine-tiny) from scratch", learn)
-    measured = steps.run("evaluation", f"searching for {settings.test_identities} people it has never seen", measure)
-    steps.run("gallery", "indexing a gallery", build_gallery)
-    found = steps.run("search", "searching the gallery with sentences", search)
+    sheets = out / "sheets"
+    steps.run("data", f"drawing {settings.identities} people", data / "CUHK-PEDES" / "reid_raw.json", draw)
+    steps.run("training", "training CFine (recipe cfine-tiny) from scratch", model / "model.safetensors", learn)
+    title = f"searching for {settings.test_identities} people it has never seen"
+    measured = steps.run("evaluation", title, sheets / "test_queries.png", measure)
+    steps.run("gallery", "indexing a gallery", gallery / "gallery.json", build_gallery)
+    last_sheet = sheets / f"search_{settings.num_queries + 1}.png"
+    found = steps.run("search", "searching the gallery with sentences", last_sheet, search)
 
     metrics = measured["metrics"]
     report = {
@@ -199,6 +204,7 @@ def demo(
         "files": {"data": str(data), "model": str(model), "gallery": str(gallery), "sheets": found["sheets"]},
     }
     (out / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8")
+    (out / "README.md").write_text(_summary(report, measured["queries"], out), encoding="utf-8")
     if as_json:
         console.print_json(report)
         return
@@ -214,9 +220,38 @@ def demo(
         for hit in answer["hits"][:3]:
             print(f"  {hit['rank']}. {hit['score']:.3f}  {hit['image']}")
     print(
-        f"\npictures: {out / 'sheets'}\nmodel:    {model}\ngallery:  {gallery}\nreport:   {out / 'report.json'}\n"
+        f"\npictures: {out / 'sheets'}\nmodel:    {model}\ngallery:  {gallery}\nreport:   {out / 'report.json'}, {out / 'README.md'}\n"
         f'try:      reid-zoo search {gallery} "a man in a blue jacket" --sheet result.png'
     )
+
+
+def _summary(report: dict[str, Any], num_queries: int, out: Path) -> str:
+    """What the demo did, as a page to read; its pictures are named relative to it."""
+    metrics, seconds = report["metrics"], report["seconds"]
+    lines = [
+        "# What this folder holds",
+        "",
+        f"Made by `{report['command']}` in {sum(seconds.values()):.0f} s of work.",
+        "",
+        f"Text-to-image retrieval of {report['settings']['test_identities']} people that the model has never seen, "
+        f"{num_queries} captions; chance Rank-1: {report['chance_R1']} %. The figures were {report['label']}.",
+        "",
+        "| " + " | ".join(metrics) + " |",
+        "|" + " --- |" * len(metrics),
+        "| " + " | ".join(f"{value:.2f}" for value in metrics.values()) + " |",
+        "",
+        "Steps: " + ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items()) + ".",
+        "",
+        "- `data/`: drawn people in the CUHK-PEDES layout",
+        "- `model/`: CFine, trained on them",
+        "- `people.gallery/`: the test people, indexed",
+        "- `report.json`: all figures and answers",
+        "",
+        "![Answers to test captions; green: the right person](sheets/test_queries.png)",
+    ]
+    for answer, sheet in zip(report["answers"], report["files"]["sheets"], strict=True):
+        lines += ["", f"> {answer['query']}", "", f"![The ten best images]({Path(sheet).relative_to(out).as_posix()})"]
+    return "\n".join(lines) + "\n"
 
 
 def _encoder(model: Path) -> Any:

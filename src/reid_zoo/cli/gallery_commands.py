@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from ..gallery import ModelIdentity
 
 __all__ = ["index", "load_recorded_model", "search"]
+
+_TITLE_LENGTH = 300
 
 
 def load_recorded_model(identity: ModelIdentity) -> PersonEncoder:
@@ -193,4 +196,4 @@ def search(
             for hit, is_match in zip(hits, matches, strict=True)
         ]
         columns = ("rank", "score", "image", "metadata", *(() if person_id is None else ("answer",)))
-        console.print_table(title, columns, rows_shown)
+        console.print_table(shorten(title, _TITLE_LENGTH, placeholder=" ..."), columns, rows_shown)
