@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, ModelMismatchError
 from . import console
 
 __all__ = ["FULL", "QUICK", "DemoSettings", "demo"]
@@ -147,7 +148,13 @@ def demo(
         from ..data import load_dataset
         from ..gallery import Gallery
 
-        with Gallery.create(gallery, _encoder(model), exist_ok=True) as opened:
+        encoder = _encoder(model)
+        try:
+            opened = Gallery.create(gallery, encoder, exist_ok=True)
+        except ModelMismatchError:  # the model was lost and trained again; the gallery is ours and quickly made
+            shutil.rmtree(gallery)
+            opened = Gallery.create(gallery, encoder)
+        with opened:
             opened.add(load_dataset("cuhk-pedes", data, "test"), progress=progress)
             return {"images": len(opened), "gallery": str(gallery)}
 
@@ -220,7 +227,8 @@ def demo(
         for hit in answer["hits"][:3]:
             print(f"  {hit['rank']}. {hit['score']:.3f}  {hit['image']}")
     print(
-        f"\npictures: {out / 'sheets'}\nmodel:    {model}\ngallery:  {gallery}\nreport:   {out / 'report.json'}, {out / 'README.md'}\n"
+        f"\npictures: {sheets}\nmodel:    {model}\ngallery:  {gallery}\n"
+        f"report:   {out / 'report.json'}, {out / 'README.md'}\n"
         f'try:      reid-zoo search {gallery} "a man in a blue jacket" --sheet result.png'
     )
 
