@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .gallery.identity import ModelIdentity
+from .model_identity import ModelIdentity
 from .processing import ReIDProcessor
 
 __all__ = ["PersonEncoder", "fingerprint"]

@@ -522,11 +522,3 @@ def test_missing_and_empty_folders_are_refused(gallery: Gallery, tmp_path: Path)
 def test_wrong_options_are_refused(gallery: Gallery, photos: list[Path], option: dict[str, Any]) -> None:
     with pytest.raises(GalleryError, match=next(iter(option))):
         gallery.add(photos, progress=False, **option)
-
-
-def test_an_identity_survives_json() -> None:
-    identity = ModelIdentity("org/model", None, "cfine", 512, "abc")
-    assert ModelIdentity.from_dict(json.loads(json.dumps({**identity.to_dict(), "later": 1}))) == identity
-    with pytest.raises(KeyError):
-        ModelIdentity.from_dict({"name": "x"})
-    assert "at revision v2" in ModelIdentity("org/model", "v2", "cfine", 512, "abc").describe()

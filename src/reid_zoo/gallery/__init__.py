@@ -1,8 +1,8 @@
 """Galleries: durable indexes of person images, searched by sentence, image or vector."""
 
+from ..model_identity import ModelIdentity
 from .engines.base import GalleryStore
 from .gallery import Gallery, GalleryHit, GalleryInfo
-from .identity import ModelIdentity
 from .image_sources import image_name
 from .ingest import AddReport, FailedImage
 

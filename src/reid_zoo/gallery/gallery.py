@@ -24,11 +24,11 @@ from typing import Any, Self
 import numpy as np
 
 from ..errors import FilterError, GalleryError, ModelMismatchError, QueryError
+from ..model_identity import ModelIdentity
 from .engines.base import ColumnType, GalleryStore, StoreSchema
 from .engines.durability import fsync_path, write_durably
 from .engines.storage_errors import storage_errors
 from .filters import Filter, parse_filter
-from .identity import ModelIdentity
 from .image_sources import IMAGE_COLUMN, VERSION_COLUMN, Metadata, collect_items, infer_columns
 from .ingest import AddReport, Encoder, add_images
 from .queries import encode_queries

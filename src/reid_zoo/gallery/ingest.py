@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ..errors import GalleryError, ImageReadError
+from ..model_identity import ModelIdentity
 from .engines.base import GalleryStore
-from .identity import ModelIdentity
 from .image_sources import IMAGE_COLUMN, VERSION_COLUMN, ImageItem
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from typing import Any, Self
 import numpy as np
 
 from ...errors import FilterError, GalleryError
+from ...model_identity import ModelIdentity
 from ..filters import And, Eq, Filter, In, Not, Or, field_names
-from ..identity import ModelIdentity
 
 __all__ = [
     "ColumnType",

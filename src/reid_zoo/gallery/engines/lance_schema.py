@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import GalleryError
-from ..identity import ModelIdentity
+from ...model_identity import ModelIdentity
 from .base import ColumnType, RowBatch, StoreSchema, column_values
 
 __all__ = [
