@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from .images import load_image
 from .records import PersonDataset
-from .transforms import CaptionAugmentation, ImageAugmentation, build_image_augmentation, drop_words
+from .transforms import CaptionAugmentation, ImageAugmentation, augment_caption, build_image_augmentation
 
 if TYPE_CHECKING:
     from ..processing import ReIDProcessor
@@ -72,7 +72,7 @@ class ImageTextPairs(Dataset):
         if settings.same_person_swap and torch.rand(()).item() < settings.same_person_swap:
             choices = self.captions_of[item.record.person_id]
             caption = choices[int(torch.randint(len(choices), ()))]
-        return drop_words(caption, settings.word_dropout)
+        return augment_caption(caption, settings)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """`pixels` uint8 `(3, H, W)`, `caption`, `person_label`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 
 from ..errors import ConfigurationError
 
-__all__ = ["CaptionAugmentation", "ImageAugmentation", "build_image_augmentation", "drop_words"]
+__all__ = ["CaptionAugmentation", "ImageAugmentation", "augment_caption", "build_image_augmentation"]
+
+_BETWEEN_SENTENCES = re.compile(r"(?<=[.!?;])\s+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,25 +46,29 @@ class ImageAugmentation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptionAugmentation:
-    """What is done to a training caption.
+    """What is done to a training caption, in this order; nothing by default.
 
     Attributes:
-        word_dropout: Probability with which each word is left out (at least one word always stays).
         same_person_swap: Probability that a caption is replaced by one drawn from all captions of the same person.
+        sentence_shuffle: Probability that its sentences are put in random order.
+        sentence_dropout: Probability with which each sentence is left out (at least one always stays).
+        word_dropout: Probability with which each word is left out (at least one always stays).
     """
 
-    word_dropout: float = 0.0
     same_person_swap: float = 0.0
+    sentence_shuffle: float = 0.0
+    sentence_dropout: float = 0.0
+    word_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.same_person_swap <= 1:
-            raise ConfigurationError(
-                f"caption_augmentation.same_person_swap is {self.same_person_swap}, but must be in [0, 1]."
-            )
-        if not 0 <= self.word_dropout < 1:
-            raise ConfigurationError(
-                f"caption_augmentation.word_dropout is {self.word_dropout}, but must be in [0, 1)."
-            )
+        for name in ("same_person_swap", "sentence_shuffle"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ConfigurationError(f"caption_augmentation.{name} is {value}, but must lie between 0 and 1.")
+        for name in ("sentence_dropout", "word_dropout"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise ConfigurationError(f"caption_augmentation.{name} is {value}, but must be at least 0 and below 1.")
 
 
 class _ImageTransform:
@@ -117,11 +124,23 @@ def build_image_augmentation(
     return _ImageTransform(settings, image_size, interpolation)
 
 
-def drop_words(caption: str, probability: float) -> str:
-    """Leave each word out with a probability; the words that stay keep their order, one always stays."""
+def _drop(parts: list[str], probability: float) -> list[str]:
+    """Leave each part out with a probability; the order is kept, and one part always stays."""
     if not probability:
-        return caption
-    words = caption.split()
-    draws = torch.rand(len(words)).tolist()
-    kept = [word for word, draw in zip(words, draws, strict=True) if draw >= probability]
-    return " ".join(kept) if kept else words[draws.index(max(draws))]
+        return parts
+    draws = torch.rand(len(parts)).tolist()
+    kept = [part for part, draw in zip(parts, draws, strict=True) if draw >= probability]
+    return kept or [parts[draws.index(max(draws))]]
+
+
+def augment_caption(caption: str, settings: CaptionAugmentation) -> str:
+    """Shuffle and drop sentences and words of a caption, drawing from torch's global generator.
+
+    A sentence ends at `.`, `!`, `?` or `;` before white space.
+    """
+    if settings.sentence_shuffle or settings.sentence_dropout:
+        sentences = _BETWEEN_SENTENCES.split(caption.strip())
+        if settings.sentence_shuffle and torch.rand(()).item() < settings.sentence_shuffle:
+            sentences = [sentences[i] for i in torch.randperm(len(sentences)).tolist()]
+        caption = " ".join(_drop(sentences, settings.sentence_dropout))
+    return " ".join(_drop(caption.split(), settings.word_dropout)) if settings.word_dropout else caption
