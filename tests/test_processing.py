@@ -78,6 +78,9 @@ def test_another_script_becomes_unknown_words_not_an_error():
     ids = processor()(text=["男人穿着红色外套", "Мужчина в красном"])["input_ids"]
     assert TOKENIZER["vocab"].index("[UNK]") in ids[0].tolist()
     assert ids.shape == (2, 100)
+    assert not processor().knows_a_word_of("Мужчина ?")
+    assert not processor().knows_a_word_of("...")
+    assert processor().knows_a_word_of("Мужчина in red")
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from .errors import QueryError
 from .model_identity import ModelIdentity
 from .processing import ReIDProcessor
 
@@ -120,6 +122,18 @@ class PersonEncoder:
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Sentences → `(B, E)` float32 rows of unit length."""
         return self._encode(texts, lambda batch: self._text_features(self.processor.process_texts(batch)))
+
+    def check_query(self, text: str) -> None:
+        """Refuse a sentence of which the model knows no word: every such sentence would get the same answers.
+
+        Raises:
+            QueryError: If so; as with a query in a script that the training captions do not use.
+        """
+        if not self.processor.knows_a_word_of(text):
+            raise QueryError(
+                f"the model knows no word of the query {shorten(text, 60)!r}; describe the person in the language of "
+                "its training captions (English for the published data sets)."
+            )
 
     def _image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         return self.model.get_image_features(pixel_values=pixel_values.to(self.model.device)).embeds

@@ -208,6 +208,11 @@ class ReIDProcessor(ProcessorMixin):
             attention_mask[row, : len(ids)] = 1
         return {"input_ids": input_ids, "attention_mask": attention_mask}
 
+    def knows_a_word_of(self, sentence: str) -> bool:
+        """Whether any word of a sentence (punctuation aside) is in the tokenizer's vocabulary."""
+        tokens = self.tokenizer.tokenize(sentence)
+        return any(token != self.tokenizer.unk_token and any(map(str.isalnum, token)) for token in tokens)
+
 
 def register_processor() -> None:
     """Make the processor known to transformers' `AutoProcessor` for every method."""

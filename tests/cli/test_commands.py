@@ -125,13 +125,15 @@ def test_queries_that_are_odd_but_possible(run, gallery):
     status, out, lines = run("search", gallery, "red " * 10_000, "--top-k", 1, "--json")
     assert status == 0
     assert any(line.startswith("note: a sentence of 10000 words") for line in lines)
-    status, out, _ = run("search", gallery, "穿红色外套的女人", "--top-k", 1, "--json")
+    status, out, _ = run("search", gallery, "a woman in a 红色 coat", "--top-k", 1, "--json")
     assert status == 0
     assert len(json.loads(out)["hits"]) == 1
 
 
 def test_search_errors(run, gallery, tmp_path):
     assert "the query is empty" in error_of(run("search", gallery, "  "))
+    for query in ("穿红色外套的女人", "женщина", "?!"):
+        assert f"knows no word of the query '{query}'" in error_of(run("search", gallery, query))
     assert "one of them" in error_of(run("search", gallery))
     assert "top_k is 0" in error_of(run("search", gallery, "a man", "--top-k", 0))
     assert "unknown field 'camera'" in error_of(run("search", gallery, "a man", "--where", "camera = 3"))

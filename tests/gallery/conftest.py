@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reid_zoo.errors import GalleryError
+from reid_zoo.errors import GalleryError, QueryError
 from reid_zoo.gallery import ModelIdentity
 from reid_zoo.gallery.engines.base import (
     ColumnType,
@@ -44,6 +44,10 @@ class FakeEncoder:
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         generators = [np.random.default_rng(list(text.encode())) for text in texts]
         return self._normalised([generator.normal(size=self.identity.embedding_size) for generator in generators])
+
+    def check_query(self, text: str) -> None:
+        if not any(character.isalnum() for character in text):
+            raise QueryError(f"nothing is known of {text!r}")
 
     @staticmethod
     def _normalised(rows: list[np.ndarray]) -> np.ndarray:

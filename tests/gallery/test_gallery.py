@@ -262,6 +262,7 @@ def test_a_wrong_top_k_is_refused(gallery: Gallery, top_k: Any) -> None:
         ("", "empty"),
         (" \n\t", "empty"),
         (["a man", ""], "empty"),
+        (["a man", "?!"], "nothing is known of"),
         (None, "cannot search for NoneType"),
         (3, "cannot search for int"),
         (b"bytes", "cannot search for bytes"),

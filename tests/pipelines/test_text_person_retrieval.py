@@ -64,6 +64,8 @@ def test_bad_queries_are_refused(search):
     for query in ("", "   ", ["fine", ""]):
         with pytest.raises(QueryError, match="empty"):
             search(query)
+    with pytest.raises(QueryError, match="knows no word of the query '穿红色外套的女人'"):
+        search("穿红色外套的女人")
     with pytest.raises(QueryError, match="top_k"):
         search(QUERY, top_k=0)
     with pytest.raises(TypeError):

@@ -51,6 +51,9 @@ class Encoder(Protocol):
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """(B, D) float32 with rows of unit length."""
 
+    def check_query(self, text: str) -> None:
+        """Raise `QueryError` for a sentence that the model cannot make anything of."""
+
 
 @dataclass(frozen=True, slots=True)
 class FailedImage:

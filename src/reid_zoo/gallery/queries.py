@@ -27,7 +27,7 @@ def encode_queries(query: Any, size: int, need_encoder: Callable[[str], Encoder]
         (Q, D) float32, and whether `query` was a single one.
 
     Raises:
-        QueryError: If a query is empty, unreadable or of another type or shape.
+        QueryError: If a query is empty, unreadable, without any word the model knows, or of another type or shape.
     """
     if isinstance(query, np.ndarray):
         return _checked_vectors(query, size), query.ndim == 1
@@ -46,6 +46,8 @@ def encode_queries(query: Any, size: int, need_encoder: Callable[[str], Encoder]
         vectors[row] = _checked_vectors(prepared[row], size)
     if texts:
         encoder = need_encoder("searching by sentence")
+        for row in texts:
+            encoder.check_query(prepared[row])
         vectors[texts] = _encode(encoder, encoder.encode_texts, [prepared[row] for row in texts])
     if images:
         encoder = need_encoder("searching by image")

@@ -92,13 +92,14 @@ class TextPersonRetrievalPipeline(Pipeline):
             `metadata`. For a list of descriptions a list of such lists.
 
         Raises:
-            QueryError: If a description is empty, or `top_k` is less than 1.
+            QueryError: If a description is empty or has no word the model knows, or `top_k` is less than 1.
             GalleryError: If there is no gallery.
         """
         queries = [inputs] if isinstance(inputs, str) else list(inputs)
         for query in queries:
             if not isinstance(query, str) or not query.strip():
                 raise QueryError(f"the query {query!r} is empty; describe the person in words.")
+            self.encoder.check_query(query)
         answers = self.postprocess(self.forward(self.preprocess(queries)), top_k=top_k, where=where, gallery=gallery)
         return answers[0] if isinstance(inputs, str) else answers
 
