@@ -7,13 +7,13 @@ import dataclasses
 import pytest
 import torch
 from PIL import Image
-from tests.tiny_models import IMAGE_SIZE, MAX_TEXT_LENGTH, draw_people, tiny_processor
 
 from reid_zoo.data import load_dataset
 from reid_zoo.data.collators import ImageTextCollator, ImageTextPairs
 from reid_zoo.data.records import PersonDataset
 from reid_zoo.data.transforms import CaptionAugmentation, ImageAugmentation
 from reid_zoo.errors import DatasetError
+from tiny_models import IMAGE_SIZE, MAX_TEXT_LENGTH, draw_people, tiny_processor
 
 STILL = ImageAugmentation(horizontal_flip=0.0)
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from transformers import PrinterCallback, ProgressCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
@@ -162,6 +163,7 @@ def train(
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         gradient_checkpointing=settings.gradient_checkpointing,
         bf16=settings.bf16,
+        use_cpu=not torch.accelerator.is_available(),  # asked for by transformers before it trains in bf16 there
         max_grad_norm=settings.max_grad_norm,
         dataloader_num_workers=settings.num_workers,
         logging_steps=settings.logging_steps,

@@ -28,6 +28,7 @@ class ReIDVisionConfig(ReIDPreTrainedConfig):
         hidden_dropout_prob (`float`, defaults to 0.0): Dropout after the embeddings and inside the MLP.
         attention_dropout (`float`, defaults to 0.0): Dropout of the attention probabilities.
         initializer_range (`float`, defaults to 0.02): Standard deviation of newly initialised weights.
+        position_initializer_range (`float`, *optional*): The same for the position grid; `initializer_range` by default.
     """
 
     model_type: ClassVar[str] = "reid_vision_transformer"
@@ -47,6 +48,7 @@ class ReIDVisionConfig(ReIDPreTrainedConfig):
     hidden_dropout_prob: float | int = 0.0
     attention_dropout: float | int = 0.0
     initializer_range: float | int = 0.02
+    position_initializer_range: float | int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         if isinstance(self.image_size, int):

@@ -120,8 +120,11 @@ class VisionTransformer(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, PatchEmbeddings):
+            of_positions = self.config.position_initializer_range
             init.normal_(module.class_embedding, std=self.config.initializer_range)
-            init.normal_(module.position_embedding, std=self.config.initializer_range)
+            init.normal_(
+                module.position_embedding, std=self.config.initializer_range if of_positions is None else of_positions
+            )
         elif isinstance(module, MultiHeadAttention):
             init_fused_attention(module)
         elif not isinstance(module, VisionTransformer):
