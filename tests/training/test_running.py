@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from reid_zoo import ReIDModel, ReIDProcessor
+from reid_zoo import CFineConfig, ReIDModel, ReIDProcessor
 from reid_zoo.data import load_dataset
 from reid_zoo.encoding import PersonEncoder
 from reid_zoo.errors import ConfigurationError, RecipeError
 from reid_zoo.evaluation import evaluate_model
-from reid_zoo.training import ReIDTrainer, ReIDTrainingArguments, load_recipe, train
+from reid_zoo.training import ReIDTrainer, ReIDTrainingArguments, build_model, load_recipe, train
 from tiny_models import draw_people, tiny_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:a sentence of")  # a dozen captions make a small vocabulary
@@ -150,3 +150,31 @@ def test_a_trainer_that_is_to_evaluate_needs_the_processor(people, tmp_path):
         ReIDTrainer(tiny_model(), arguments, optimization=optimization, eval_dataset=records)
     with pytest.raises(ConfigurationError, match="eval_dataset"):
         ReIDTrainer(tiny_model(), arguments, optimization=optimization).evaluate()
+
+
+def test_a_recipe_takes_a_preset_and_changes_it(people):
+    records = load_dataset("cuhk-pedes", people, "train")
+    overrides = [
+        "model.vision_config={num_hidden_layers: 1}",
+        "model.config={triplet_weight: 3}",
+        "image_size=[64, 32]",
+    ]
+    model, processor = build_model(load_recipe("cfine-tiny", overrides), records)
+    tiny = CFineConfig.from_preset("tiny")
+    assert model.config.vision_config.num_hidden_layers == 1
+    assert model.config.vision_config.hidden_size == tiny.vision_config.hidden_size
+    assert model.config.vision_config.image_size == [64, 32]
+    assert processor.image_size == (64, 32)
+    assert model.config.text_config.hidden_size == tiny.text_config.hidden_size
+    assert (model.config.triplet_weight, model.config.max_text_length) == (3, tiny.max_text_length)
+    assert model.config.num_classes == 3
+    with pytest.raises(ConfigurationError, match="unknown preset 'tinny'; did you mean 'tiny'"):
+        build_model(load_recipe("cfine-tiny", ["model.preset=tinny"]), records)
+
+
+def test_positions_start_as_wide_as_the_preset_says(people):
+    model, _ = build_model(load_recipe("cfine-tiny"), load_dataset("cuhk-pedes", people, "train"))
+    embeddings = model.vision_tower.embeddings
+    # 49 × 128 draws: the sample deviation is within 4 % of the true one
+    assert embeddings.position_embedding.std().item() == pytest.approx(0.5, rel=0.04)
+    assert embeddings.class_embedding.std().item() == pytest.approx(0.08, rel=0.3)

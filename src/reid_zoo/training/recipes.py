@@ -35,6 +35,8 @@ class ModelSettings:
     """What is trained.
 
     Attributes:
+        preset: Named size of the method (`tiny`, `small`, `base`) that the fields below change; by default the
+            configuration's own defaults. With pretrained towers it fills the fields that these leave open.
         vision_config: Fields of the image tower; with pretrained towers, fields to change (dropout, say).
         text_config: Fields of the text tower, likewise.
         config: Further fields of the method's configuration.
@@ -42,6 +44,7 @@ class ModelSettings:
         text_tower: Pretrained text tower instead, whose tokenizer is used too.
     """
 
+    preset: str | None = None
     vision_config: dict[str, Any] = field(default_factory=dict)
     text_config: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)

@@ -77,6 +77,7 @@ def build_model(recipe: Recipe, dataset: PersonDataset) -> tuple[Any, ReIDProces
             settings.image_tower,
             settings.text_tower,
             image_size=(height, width),
+            preset=settings.preset,
             vision_config=settings.vision_config,
             text_config=settings.text_config,
             **fields,
@@ -86,7 +87,10 @@ def build_model(recipe: Recipe, dataset: PersonDataset) -> tuple[Any, ReIDProces
         tokenizer = learn_wordpiece_tokenizer(captions, recipe.processor.vocabulary_size)
         text = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, **settings.text_config}
         vision = {"image_size": [height, width], **settings.vision_config}
-        model = method.training_class(method.config_class(vision_config=vision, text_config=text, **fields))
+        fields |= {"vision_config": vision, "text_config": text}
+        config = method.config_class
+        made = config(**fields) if settings.preset is None else config.from_preset(settings.preset, **fields)
+        model = method.training_class(made)
     processor = ReIDProcessor.build(
         tokenizer,
         image_size=(height, width),
