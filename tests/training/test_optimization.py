@@ -17,7 +17,7 @@ from reid_zoo.training.optimization import (
     group_parameters,
     learning_rate_factor,
 )
-from reid_zoo.training.recipes import load_recipe
+from reid_zoo.training.recipe import load_recipe
 
 UNIT = Path(__file__).parents[1] / "golden" / "cases" / "cfine" / "unit" / "cases.json"
 

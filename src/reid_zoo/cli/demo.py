@@ -40,8 +40,8 @@ class DemoSettings:
     num_queries: int
 
 
-FULL = DemoSettings(identities=260, images_per_identity=4, test_identities=60, num_epochs=40, num_queries=5)
-QUICK = DemoSettings(identities=100, images_per_identity=4, test_identities=20, num_epochs=30, num_queries=3)
+FULL = DemoSettings(identities=560, images_per_identity=4, test_identities=60, num_epochs=16, num_queries=5)
+QUICK = DemoSettings(identities=220, images_per_identity=4, test_identities=20, num_epochs=12, num_queries=3)
 
 _OWN_QUERY = "A woman in a red coat with a black backpack."
 

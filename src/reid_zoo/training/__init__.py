@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .arguments import ReIDTrainingArguments
-    from .recipes import Recipe, list_recipes, load_recipe
+    from .recipe import Recipe, list_recipes, load_recipe
     from .running import TrainingSummary, build_model, train
     from .trainer import ReIDTrainer
 
@@ -25,11 +25,11 @@ __all__ = [
 _MODULES = {
     "ReIDTrainer": "trainer",
     "ReIDTrainingArguments": "arguments",
-    "Recipe": "recipes",
+    "Recipe": "recipe",
     "TrainingSummary": "running",
     "build_model": "running",
-    "list_recipes": "recipes",
-    "load_recipe": "recipes",
+    "list_recipes": "recipe",
+    "load_recipe": "recipe",
     "train": "running",
 }
 

@@ -21,7 +21,7 @@ from ..models.registry import get_method
 from ..processing import ReIDProcessor
 from .arguments import ReIDTrainingArguments
 from .logging_callbacks import LogLines, ProgressBar
-from .recipes import Recipe
+from .recipe import Recipe
 from .trainer import ReIDTrainer
 from .vocabulary import learn_wordpiece_tokenizer
 

@@ -16,7 +16,7 @@ from ..evaluation.protocols import evaluate_model
 from ..outputs import ReIDTrainingOutput
 from .arguments import ReIDTrainingArguments
 from .optimization import build_optimizer, learning_rate_factor
-from .recipes import OptimizationSettings
+from .recipe import OptimizationSettings
 
 __all__ = ["ReIDTrainer"]
 

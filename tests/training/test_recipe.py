@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reid_zoo.errors import RecipeError
-from reid_zoo.training.recipes import Recipe, list_recipes, load_recipe
+from reid_zoo.training.recipe import Recipe, list_recipes, load_recipe
 
 
 @pytest.mark.parametrize("name", list_recipes())

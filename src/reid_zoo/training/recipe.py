@@ -162,7 +162,7 @@ class Recipe:
 
 
 def _folder() -> Any:
-    return resources.files("reid_zoo.training.recipe_files")
+    return resources.files("reid_zoo.training.recipes")
 
 
 def list_recipes() -> list[str]:
