@@ -61,10 +61,10 @@ def in_a_process(folder: Path, gallery: Path, model: Path, workers: int) -> dict
 
 def make_model(folder: Path, preset: str) -> None:
     """A model of a preset with random weights: indexing takes the same time."""
-    from reid_zoo import CFineModel, ReIDProcessor
+    from reid_zoo import CFineConfig, CFineModel, ReIDProcessor
     from reid_zoo.training.vocabulary import learn_wordpiece_tokenizer
 
-    model = CFineModel.from_preset(preset)
+    model = CFineModel(CFineConfig.from_preset(preset))
     model.save_pretrained(folder)
     tokenizer = learn_wordpiece_tokenizer(["a man in a blue jacket"], vocabulary_size=100)
     vision = model.config.vision_config

@@ -165,7 +165,8 @@ def train(
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=evaluation.batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
-        gradient_checkpointing=settings.gradient_checkpointing,
+        # None: not even named, because transformers is about to give it another name
+        gradient_checkpointing=True if settings.gradient_checkpointing else None,
         bf16=settings.bf16,
         use_cpu=not torch.accelerator.is_available(),  # asked for by transformers before it trains in bf16 there
         max_grad_norm=settings.max_grad_norm,
