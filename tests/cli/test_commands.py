@@ -269,6 +269,18 @@ def test_dataset_commands(run, data, tmp_path):
     assert lines[-1].startswith("reid-zoo: error: ")
 
 
+def test_a_file_with_many_problems_shows_the_first_ones(run, tmp_path):
+    records = "".join(f'{{"image": "missing_{row}.png"}}\n' for row in range(30))
+    (tmp_path / "people.jsonl").write_text(records)
+    status, out, lines = run("datasets", "validate", tmp_path / "people.jsonl")
+    assert status != 0
+    assert out.count("line ") == 20
+    assert "... and 10 more; --json lists all" in out
+    assert "has 30 problems" in lines[-1]
+    _, out, _ = run("datasets", "validate", tmp_path / "people.jsonl", "--json")
+    assert len(json.loads(out)["problems"]) == 30
+
+
 def test_lists(run):
     _, out, _ = run("models", "--json")
     assert [entry["model_type"] for entry in json.loads(out)["models"]] == ["cfine"]

@@ -15,6 +15,7 @@ __all__ = ["datasets"]
 datasets = typer.Typer(help="List, check, show and make data sets.", no_args_is_help=True, rich_markup_mode=None)
 
 _SPLITS = ("train", "val", "test")
+_PROBLEMS_SHOWN = 20
 
 
 @datasets.command("list")
@@ -101,7 +102,7 @@ def validate(
     deep: Annotated[bool, typer.Option("--deep", help="Also decode every image.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Check your own data and list every problem."""
+    """Check your own data and list its problems."""
     from ..data import validate_records
 
     report = validate_records(path, read_images=deep)
@@ -117,8 +118,10 @@ def validate(
             }
         )
     else:
-        for problem in report.problems:
+        for problem in report.problems[:_PROBLEMS_SHOWN]:
             print(problem)
+        if len(report.problems) > _PROBLEMS_SHOWN:
+            print(f"... and {len(report.problems) - _PROBLEMS_SHOWN} more; --json lists all")
         print(
             f"{report.num_records} records, {report.num_captions} captions, {report.num_identities} identities are fine"
         )

@@ -349,7 +349,7 @@ def _check_image(line: int, value: Any, image_root: Path, check_images: bool, re
         return None
     image = Path(os.path.normpath(image_root / value))
     if not image.is_relative_to(image_root):
-        report(line, "image", f"{value!r:.200} lies outside {image_root}; give image_root if it is another folder")
+        report(line, "image", f"{value!r:.200} lies outside {image_root}; write it relative to that folder")
         return None
     if check_images and not image.is_file():
         report(line, "image", f"{value!r:.200}: no such file in {image_root}")
