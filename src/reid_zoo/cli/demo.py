@@ -41,7 +41,7 @@ class DemoSettings:
 
 
 FULL = DemoSettings(identities=560, images_per_identity=4, test_identities=60, num_epochs=16, num_queries=5)
-QUICK = DemoSettings(identities=220, images_per_identity=4, test_identities=20, num_epochs=12, num_queries=3)
+QUICK = DemoSettings(identities=140, images_per_identity=4, test_identities=20, num_epochs=20, num_queries=3)
 
 _OWN_QUERY = "A woman in a red coat with a black backpack."
 
