@@ -32,7 +32,8 @@ def convert_official_checkpoint(
 
     Args:
         method: Model type, e.g. `"cfine"`.
-        checkpoint: The file (`.pth`, `.pth.tar`, `.pt`, `.safetensors`), or its content. Nothing in it is executed.
+        checkpoint: The file (`.pth`, `.pth.tar`, `.pt`, `.safetensors`; for MGCC the folder `breakpoint`), or its content.
+            Nothing in it is executed.
         return_report: Also return the [`ConversionReport`].
         config: Fields of the method's configuration that the checkpoint does not tell, e.g. `image_size=[384, 128]`.
 
@@ -45,8 +46,15 @@ def convert_official_checkpoint(
     """
     entry = get_method(method)
     name = str(checkpoint) if isinstance(checkpoint, str | Path) else "the checkpoint"
-    content = read_checkpoint(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint
+    read = getattr(
+        entry.conversion, "read_official", read_checkpoint
+    )  # a method may keep its checkpoint in several files
+    content = read(Path(checkpoint)) if isinstance(checkpoint, str | Path) else checkpoint
     recognised = recognise_method(content)
+    # Towers alone, which several methods share, are taken for the method that was asked for.
+    family: re.Pattern[str] | None = getattr(entry.conversion, "FAMILY_SIGNATURE", None)
+    if recognised is None and family is not None and any(family.fullmatch(key) for key in unwrap(content)[0]):
+        recognised = method
     if recognised != method:
         what = f"looks like a {recognised} checkpoint" if recognised else "does not look like one"
         some = ", ".join(list(unwrap(content)[0])[:3]) or "no tensors"

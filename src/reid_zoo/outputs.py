@@ -18,10 +18,12 @@ class EncoderOutput(ModelOutput):
         last_hidden_state: `(B, L, D)` tokens, the class token first.
         token_scores: `(B, L)` attention of the class token to every token in the last block, averaged over the heads;
             `None` unless it was asked for.
+        unnormalised_state: `(B, L, D)` image tokens as the last block leaves them, before the last layer norm.
     """
 
     last_hidden_state: Tensor | None = None
     token_scores: Tensor | None = None
+    unnormalised_state: Tensor | None = None
 
 
 @dataclass
@@ -77,6 +79,7 @@ class ReIDTrainingOutput(ModelOutput):
         text_features: Features of the sentences of the batch.
         similarities: Name → `(B, B)` image × text similarity that a loss was computed on.
         correspondences: Name → index tensor that a training-only module chose (constants for the gradient).
+        accuracies: Name → share of correct predictions of a training-only head in the batch, 0…1.
     """
 
     loss: Tensor | None = None
@@ -85,3 +88,4 @@ class ReIDTrainingOutput(ModelOutput):
     text_features: RetrievalFeatures | None = None
     similarities: dict[str, Tensor] | None = None
     correspondences: dict[str, Tensor] | None = None
+    accuracies: dict[str, Tensor] | None = None

@@ -15,6 +15,7 @@ from transformers.image_utils import PILImageResampling
 from transformers.processing_utils import ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from .clip_tokenizer import clean_caption
 from .errors import CheckpointError, ConfigurationError, QueryError
 from .validation import check_choice
 
@@ -22,6 +23,8 @@ __all__ = ["ReIDProcessor", "TruncationWarning", "register_processor"]
 
 _INTERPOLATIONS = {"bilinear": PILImageResampling.BILINEAR, "bicubic": PILImageResampling.BICUBIC}
 _NUM_SPECIAL_TOKENS = 2  # [CLS] pieces [SEP]
+CLIP_IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class TruncationWarning(UserWarning):
@@ -41,6 +44,9 @@ class ReIDProcessor(ProcessorMixin):
         max_text_length: Number of tokens a sentence is cut and padded to, special tokens included.
         truncation_keeps_sep: What happens to a longer sentence: the first `max_text_length` ids are kept and the closing
             separator is lost (`False`, as CFine's release does), or the separator stays last (`True`).
+        clean_text: Prepare sentences as CLIP does: repair broken unicode, unescape HTML, collapse white space, lower-case.
+        pad_token_id: Id that fills sentences up; the tokenizer's own by default. CLIP's authors use 0, which the
+            tokenizer cannot say because 0 is also the id of a letter.
 
     Example:
         >>> processor = ReIDProcessor.from_pretrained("org/cfine-cuhk")
@@ -55,6 +61,8 @@ class ReIDProcessor(ProcessorMixin):
         tokenizer: PreTrainedTokenizerBase | None = None,
         max_text_length: int = 100,
         truncation_keeps_sep: bool = False,
+        clean_text: bool = False,
+        pad_token_id: int | None = None,
         **kwargs: Any,
     ) -> None:
         if image_processor is None or tokenizer is None:
@@ -69,6 +77,8 @@ class ReIDProcessor(ProcessorMixin):
         super().__init__(image_processor, tokenizer, **kwargs)
         self.max_text_length = max_text_length
         self.truncation_keeps_sep = truncation_keeps_sep
+        self.clean_text = clean_text
+        self.pad_token_id = pad_token_id
 
     @classmethod
     def build(
@@ -81,6 +91,8 @@ class ReIDProcessor(ProcessorMixin):
         interpolation: str = "bicubic",
         max_text_length: int = 100,
         truncation_keeps_sep: bool = False,
+        clean_text: bool = False,
+        pad_token_id: int | None = None,
     ) -> ReIDProcessor:
         """A processor from plain values; the defaults are CFine's (ImageNet constants, also for CLIP weights).
 
@@ -92,6 +104,8 @@ class ReIDProcessor(ProcessorMixin):
             interpolation: `"bicubic"` or `"bilinear"`, anti-aliased when shrinking.
             max_text_length: See the class.
             truncation_keeps_sep: See the class.
+            clean_text: See the class.
+            pad_token_id: See the class.
         """
         check_choice("ReIDProcessor.build", "interpolation", interpolation, _INTERPOLATIONS)
         height, width = image_size
@@ -101,7 +115,36 @@ class ReIDProcessor(ProcessorMixin):
             image_std=list(image_std),
             resample=_INTERPOLATIONS[interpolation],
         )
-        return cls(image_processor, tokenizer, max_text_length, truncation_keeps_sep)
+        return cls(image_processor, tokenizer, max_text_length, truncation_keeps_sep, clean_text, pad_token_id)
+
+    @classmethod
+    def build_for_clip(
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        image_size: Sequence[int],
+        interpolation: str = "bilinear",
+        max_text_length: int = 77,
+    ) -> ReIDProcessor:
+        """A processor for CLIP's two towers as IRRA and VFE-TPS use them: CLIP's constants, padding 0, the end stays.
+
+        Args:
+            tokenizer: See [`clip_tokenizer`].
+            image_size: `(height, width)` in pixels.
+            interpolation: `"bilinear"` (as the authors do) or `"bicubic"`.
+            max_text_length: Number of tokens a sentence is cut and padded to, start and end included.
+        """
+        return cls.build(
+            tokenizer,
+            image_size=image_size,
+            image_mean=CLIP_IMAGE_MEAN,
+            image_std=CLIP_IMAGE_STD,
+            interpolation=interpolation,
+            max_text_length=max_text_length,
+            truncation_keeps_sep=True,
+            clean_text=True,
+            pad_token_id=0,
+        )
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> ReIDProcessor:
@@ -122,6 +165,11 @@ class ReIDProcessor(ProcessorMixin):
     def image_size(self) -> tuple[int, int]:
         """`(height, width)` in pixels."""
         return self.image_processor.size["height"], self.image_processor.size["width"]
+
+    @property
+    def padding_id(self) -> int:
+        """Id that fills sentences up."""
+        return self.pad_token_id if self.pad_token_id is not None else self.tokenizer.pad_token_id or 0
 
     @property
     def model_input_names(self) -> list[str]:
@@ -191,8 +239,10 @@ class ReIDProcessor(ProcessorMixin):
         if not sentences:
             raise QueryError("the list of sentences is empty.")
         length = self.max_text_length
+        if self.clean_text:
+            sentences = [clean_caption(sentence) for sentence in sentences]
         encoded = self.tokenizer(sentences, add_special_tokens=True, truncation=False, verbose=False)["input_ids"]
-        input_ids = torch.full((len(sentences), length), self.tokenizer.pad_token_id or 0)
+        input_ids = torch.full((len(sentences), length), self.padding_id)
         attention_mask = torch.zeros(len(sentences), length, dtype=torch.long)
         for row, ids in enumerate(encoded):
             if len(ids) > length:

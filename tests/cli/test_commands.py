@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from reid_zoo.cli.main import main
+from reid_zoo.models.registry import METHODS
 from tiny_models import draw_people, save_tiny_model
 
 CASE = Path(__file__).parents[1] / "golden" / "cases" / "cfine" / "case_a"
@@ -283,7 +284,7 @@ def test_a_file_with_many_problems_shows_the_first_ones(run, tmp_path):
 
 def test_lists(run):
     _, out, _ = run("models", "--json")
-    assert [entry["model_type"] for entry in json.loads(out)["models"]] == ["cfine"]
+    assert [entry["model_type"] for entry in json.loads(out)["models"]] == list(METHODS)
     _, out, _ = run("recipes", "--json")
     assert "cfine-tiny" in {entry["name"] for entry in json.loads(out)["recipes"]}
     assert run("--version")[1].startswith("reid-zoo ")

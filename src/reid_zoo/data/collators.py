@@ -75,13 +75,14 @@ class ImageTextPairs(Dataset):
         return augment_caption(caption, settings)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """`pixels` uint8 `(3, H, W)`, `caption`, `person_label`."""
+        """`pixels` uint8 `(3, H, W)`, `caption`, `person_label`, `image_id`."""
         item = self.items[index]
         assert item.record.person_id is not None
         return {
             "pixels": self.transform(self._pixels(index)),
             "caption": self._caption(index),
             "person_label": self.labels[item.record.person_id],
+            "image_id": item.record.image_id,
         }
 
 
@@ -90,18 +91,22 @@ class ImageTextCollator:
 
     Args:
         processor: Normalises the pixels and tokenises the captions.
+        image_ids: Also say which image each pair comes from, for the losses of some methods.
     """
 
-    def __init__(self, processor: ReIDProcessor) -> None:
+    def __init__(self, processor: ReIDProcessor, *, image_ids: bool = False) -> None:
         self.processor = processor
+        self.image_ids = image_ids
         image_processor = processor.image_processor
         self.mean = torch.tensor(image_processor.image_mean).view(1, 3, 1, 1)
         self.std = torch.tensor(image_processor.image_std).view(1, 3, 1, 1)
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        """`pixel_values` `(B, 3, H, W)`, `input_ids`, `attention_mask` `(B, L)`, `person_labels` `(B,)`."""
+        """`pixel_values` `(B, 3, H, W)`, `input_ids`, `attention_mask` `(B, L)`, `person_labels` `(B,)`; `image_ids`."""
         pixels = torch.stack([item["pixels"] for item in items]).float().div_(255)
         batch = {"pixel_values": (pixels - self.mean) / self.std}
         batch |= self.processor.process_texts([item["caption"] for item in items])
         batch["person_labels"] = torch.tensor([item["person_label"] for item in items])
+        if self.image_ids:
+            batch["image_ids"] = torch.tensor([item["image_id"] for item in items])
         return batch

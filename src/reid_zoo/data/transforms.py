@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import ConfigurationError
+from ..validation import check_choice
 
 __all__ = ["CaptionAugmentation", "ImageAugmentation", "augment_caption", "build_image_augmentation"]
 
@@ -26,7 +27,10 @@ class ImageAugmentation:
         color_jitter: Largest relative change of brightness, contrast and saturation. Hue is never touched: colours are
             what captions speak of.
         scale_jitter: Largest relative change of size, height and width on their own, before the crop.
-        erase_probability: Probability that one random rectangle is filled with grey (2-25 % of the area).
+        erase_probability: Probability that one random rectangle is filled with one colour.
+        crop_fill: What the border of the crop shows: the `"edge"` continued, or `"black"`.
+        erase_scale: Smallest and largest share of the area that is erased.
+        erase_value: Colour of the erased rectangle, red, green and blue in 0…255 (grey by default).
     """
 
     horizontal_flip: float = 0.5
@@ -34,8 +38,20 @@ class ImageAugmentation:
     color_jitter: float = 0.0
     scale_jitter: float = 0.0
     erase_probability: float = 0.0
+    crop_fill: str = "edge"
+    erase_scale: tuple[float, ...] = (0.02, 0.25)
+    erase_value: tuple[int, ...] = (127, 127, 127)
 
     def __post_init__(self) -> None:
+        check_choice("augmentation", "crop_fill", self.crop_fill, ("edge", "black"))
+        if len(self.erase_scale) != 2 or not 0 < self.erase_scale[0] <= self.erase_scale[1] < 1:
+            raise ConfigurationError(
+                f"augmentation.erase_scale is {list(self.erase_scale)}, but must be [smallest, largest] between 0 and 1."
+            )
+        if len(self.erase_value) != 3 or not all(0 <= value <= 255 for value in self.erase_value):
+            raise ConfigurationError(
+                f"augmentation.erase_value is {list(self.erase_value)}, but must be three numbers of 0 to 255."
+            )
         for name in ("horizontal_flip", "erase_probability", "color_jitter", "scale_jitter"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
@@ -85,14 +101,16 @@ class _ImageTransform:
             low, high = 1 - settings.scale_jitter, 1 + settings.scale_jitter
             steps.append(v2.RandomAffine(degrees=0, scale=(low, high), fill=127))
         if settings.crop_padding:
-            steps.append(v2.RandomCrop((height, width), padding=settings.crop_padding, padding_mode="edge"))
+            mode = "constant" if settings.crop_fill == "black" else "edge"
+            steps.append(v2.RandomCrop((height, width), padding=settings.crop_padding, padding_mode=mode))
         if settings.horizontal_flip:
             steps.append(v2.RandomHorizontalFlip(settings.horizontal_flip))
         if settings.color_jitter:
             amount = settings.color_jitter
             steps.append(v2.ColorJitter(brightness=amount, contrast=amount, saturation=amount))
         if settings.erase_probability:
-            steps.append(v2.RandomErasing(settings.erase_probability, scale=(0.02, 0.25), value=127))
+            scale, value = list(settings.erase_scale), [float(channel) for channel in settings.erase_value]
+            steps.append(v2.RandomErasing(settings.erase_probability, scale=scale, value=value))
         self.augment = v2.Compose(steps) if steps else None
 
     def resize(self, image: Image.Image) -> Tensor:

@@ -15,6 +15,7 @@ from ..errors import CheckpointError, ConfigurationError
 from ..outputs import RetrievalFeatures
 from .configuration_base import ReIDPreTrainedConfig
 from .encoders.attention import MultiHeadAttention, init_fused_attention
+from .encoders.clip_text_transformer import CLIPTextTransformer, CLIPTextTransformerLayer
 from .encoders.configuration_vision_transformer import ReIDVisionConfig
 from .encoders.tower_loading import load_image_tower, load_text_tower
 from .encoders.vision_transformer import VisionTransformer, VisionTransformerLayer
@@ -37,7 +38,13 @@ class ReIDPreTrainedModel(PreTrainedModel):
     accepts_loss_kwargs = False
     _supports_sdpa = True
     _supports_attention_backend = True
-    _no_split_modules: ClassVar[list[str]] = [VisionTransformerLayer.__name__, BertLayer.__name__]
+    _no_split_modules: ClassVar[list[str]] = [
+        VisionTransformerLayer.__name__,
+        CLIPTextTransformerLayer.__name__,
+        BertLayer.__name__,
+    ]
+    # How `resize_image_grid` interpolates the position grid: corner to corner (CFine's release) or not.
+    position_grid_align_corners: ClassVar[bool] = True
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
         """Called by transformers for every module; never as "custom code", which would pass over containers.
@@ -163,9 +170,12 @@ class ReIDPreTrainedModel(PreTrainedModel):
         return next(module for module in self.modules() if isinstance(module, VisionTransformer))
 
     @property
-    def text_tower(self) -> BertModel:
+    def text_tower(self) -> BertModel | CLIPTextTransformer:
         """The text tower."""
-        return next(module for module in self.modules() if isinstance(module, BertModel))
+        return next(module for module in self.modules() if isinstance(module, BertModel | CLIPTextTransformer))
+
+    def begin_epoch(self) -> None:
+        """Called by the trainer before every epoch; a method that remembers things of an epoch forgets them here."""
 
     def freeze_constants(self) -> None:
         """Switch off gradients of parameters that the method never trains.
@@ -180,7 +190,7 @@ class ReIDPreTrainedModel(PreTrainedModel):
             ConfigurationError: If the size does not hold whole patches, or too few for the token selection.
         """
         old_height, old_width = self.vision_tower.config.image_size
-        self.vision_tower.resize_image_grid(image_size)
+        self.vision_tower.resize_image_grid(image_size, align_corners=self.position_grid_align_corners)
         self.config.vision_config.image_size = list(image_size)
         try:
             self.config.validate_fields()

@@ -42,13 +42,17 @@ class LearningRateSchedule:
     """Factor on every base rate over time.
 
     Attributes:
-        kind: `"multistep"`: constant inside an epoch, warm-up and milestones counted in epochs (CFine spec, section 11);
-            `"cosine"`: per step, linear warm-up, then half a cosine down to `final_factor`.
+        kind: `"cosine"`: per step, linear warm-up, then half a cosine down to `final_factor`. All others are constant
+            inside an epoch and share a linear warm-up from `warmup_factor`, counted in epochs. `"multistep"`: milestones
+            (CFine spec, section 11). With r the share of the epochs behind the warm-up that are over (VFE-TPS spec,
+            section 6): `"epoch_cosine"`: half a cosine from 1 to 0; `"epoch_linear"`: 1 - r; `"epoch_exponential"`:
+            power^r; `"epoch_poly"`: power^(1-r), the release's formula, which rises.
         warmup_epochs: Length of the warm-up, fractions allowed for `"cosine"`.
-        warmup_factor: Factor at the very start of a `"multistep"` warm-up.
+        warmup_factor: Factor at the very start of a warm-up in epochs.
         milestones: Epochs (0-based) from which on `gamma` multiplies the rate once more.
         gamma: Factor of each milestone.
-        final_factor: Where the cosine ends.
+        final_factor: f; a curve c of these kinds (not `"multistep"`) becomes f + (1 - f)·c.
+        power: Base of `"epoch_exponential"` and `"epoch_poly"`.
     """
 
     kind: str = "cosine"
@@ -57,9 +61,11 @@ class LearningRateSchedule:
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
     final_factor: float = 0.0
+    power: float = 0.9
 
     def __post_init__(self) -> None:
-        check_choice("schedule", "kind", self.kind, ("multistep", "cosine"))
+        kinds = ("multistep", "cosine", "epoch_cosine", "epoch_linear", "epoch_exponential", "epoch_poly")
+        check_choice("schedule", "kind", self.kind, kinds)
 
 
 def learning_rate_factor(
@@ -73,12 +79,27 @@ def learning_rate_factor(
         num_epochs: Length of the training.
     """
 
+    def epoch_warmup(epoch: int) -> float:
+        if epoch < schedule.warmup_epochs:
+            return schedule.warmup_factor + (1 - schedule.warmup_factor) * epoch / schedule.warmup_epochs
+        return 1.0
+
     def multistep(step: int) -> float:
         epoch = step // steps_per_epoch
-        warmup = 1.0
+        return epoch_warmup(epoch) * schedule.gamma ** sum(milestone <= epoch for milestone in schedule.milestones)
+
+    def epoch_curve(step: int) -> float:
+        epoch = step // steps_per_epoch
         if epoch < schedule.warmup_epochs:
-            warmup = schedule.warmup_factor + (1 - schedule.warmup_factor) * epoch / schedule.warmup_epochs
-        return warmup * schedule.gamma ** sum(milestone <= epoch for milestone in schedule.milestones)
+            return epoch_warmup(epoch)
+        over = (epoch - schedule.warmup_epochs) / max(1.0, num_epochs - schedule.warmup_epochs)
+        curve = {
+            "epoch_cosine": 0.5 * (1 + math.cos(math.pi * over)),
+            "epoch_linear": 1 - over,
+            "epoch_exponential": schedule.power**over,
+            "epoch_poly": schedule.power ** (1 - over),
+        }[schedule.kind]
+        return schedule.final_factor + (1 - schedule.final_factor) * curve
 
     def cosine(step: int) -> float:
         warmup_steps = schedule.warmup_epochs * steps_per_epoch
@@ -88,7 +109,7 @@ def learning_rate_factor(
         progress = min(1.0, (step - warmup_steps) / remaining)
         return schedule.final_factor + (1 - schedule.final_factor) * 0.5 * (1 + math.cos(math.pi * progress))
 
-    return multistep if schedule.kind == "multistep" else cosine
+    return {"multistep": multistep, "cosine": cosine}.get(schedule.kind, epoch_curve)
 
 
 def group_parameters(model: nn.Module, groups: tuple[ParameterGroup, ...]) -> list[dict]:

@@ -5,25 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from transformers import PrinterCallback, ProgressCallback, set_seed
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.trainer_utils import get_last_checkpoint
 
+from ..clip_tokenizer import clip_tokenizer
 from ..data.collators import ImageTextCollator, ImageTextPairs
 from ..data.loading import load_dataset
 from ..data.records import PersonDataset
 from ..errors import DatasetError, RecipeError
+from ..models.configuration_clip_dual_encoder import CLIPDualEncoderConfig
 from ..models.registry import get_method
 from ..processing import ReIDProcessor
 from .arguments import ReIDTrainingArguments
 from .logging_callbacks import LogLines, ProgressBar
 from .recipe import Recipe
 from .trainer import ReIDTrainer
-from .vocabulary import learn_wordpiece_tokenizer
+from .vocabulary import learn_clip_tokenizer, learn_wordpiece_tokenizer
 
 __all__ = ["TrainingSummary", "build_model", "train"]
 
@@ -67,12 +71,17 @@ def build_model(recipe: Recipe, dataset: PersonDataset) -> tuple[Any, ReIDProces
             f"recipe field processor.image_size must be [height, width], not {recipe.processor.image_size}."
         )
     height, width = recipe.processor.image_size
+    uses_clip_text = issubclass(method.config_class, CLIPDualEncoderConfig)
+    tokenizer: PreTrainedTokenizerBase
     if settings.image_tower is not None:
         from transformers import AutoTokenizer
 
-        if settings.text_tower is None:
+        if uses_clip_text:
+            tokenizer = clip_tokenizer(mask_token=True)
+        elif settings.text_tower is None:
             raise RecipeError("recipe field model.text_tower is missing; model.image_tower needs one beside it.")
-        tokenizer = AutoTokenizer.from_pretrained(settings.text_tower)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(settings.text_tower)
         model = method.training_class.from_towers(
             settings.image_tower,
             settings.text_tower,
@@ -84,8 +93,12 @@ def build_model(recipe: Recipe, dataset: PersonDataset) -> tuple[Any, ReIDProces
         )
     else:
         captions = [item.caption for item in dataset.captioned_images()]
-        tokenizer = learn_wordpiece_tokenizer(captions, recipe.processor.vocabulary_size)
-        text = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, **settings.text_config}
+        if uses_clip_text:
+            tokenizer = learn_clip_tokenizer(captions, recipe.processor.vocabulary_size)
+            text = {"vocab_size": len(tokenizer), **settings.text_config}
+        else:
+            tokenizer = learn_wordpiece_tokenizer(captions, recipe.processor.vocabulary_size)
+            text = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, **settings.text_config}
         vision = {"image_size": [height, width], **settings.vision_config}
         fields |= {"vision_config": vision, "text_config": text}
         config = method.config_class
@@ -99,6 +112,8 @@ def build_model(recipe: Recipe, dataset: PersonDataset) -> tuple[Any, ReIDProces
         interpolation=recipe.processor.interpolation,
         max_text_length=model.config.max_text_length,
         truncation_keeps_sep=recipe.processor.truncation_keeps_sep,
+        clean_text=uses_clip_text,
+        pad_token_id=0 if uses_clip_text else None,
     )
     return model, processor
 
@@ -189,7 +204,7 @@ def train(
         optimization=settings,
         train_dataset=pairs,
         eval_dataset=validation,
-        data_collator=ImageTextCollator(processor),
+        data_collator=ImageTextCollator(processor, image_ids="image_ids" in signature(model.forward).parameters),
         processing_class=processor,
         callbacks=[LogLines(log)],
     )

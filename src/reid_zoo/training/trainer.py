@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 from ..data.records import PersonDataset
 from ..encoding import PersonEncoder
@@ -19,6 +19,18 @@ from .optimization import build_optimizer, learning_rate_factor
 from .recipe import OptimizationSettings
 
 __all__ = ["ReIDTrainer"]
+
+
+class BeginEpoch(TrainerCallback):
+    """Tells the model when an epoch begins."""
+
+    def on_epoch_begin(
+        self, args: Any, state: Any, control: Any, model: nn.Module | None = None, **kwargs: Any
+    ) -> None:
+        """See [`ReIDPreTrainedModel.begin_epoch`]."""
+        begin = getattr(getattr(model, "module", model), "begin_epoch", None)
+        if begin is not None:
+            begin()
 
 
 class ReIDTrainer(Trainer):
@@ -54,6 +66,7 @@ class ReIDTrainer(Trainer):
         self._term_sums: dict[str, Tensor] = {}
         self._term_count = 0
         super().__init__(model=model, args=args, eval_dataset=eval_dataset, **kwargs)
+        self.add_callback(BeginEpoch)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimiser with the recipe's parameter groups."""
@@ -84,16 +97,18 @@ class ReIDTrainer(Trainer):
     ) -> Tensor | tuple[Tensor, ReIDTrainingOutput]:
         """The method's objective; its terms are remembered for the next log line."""
         outputs = model(**inputs)
-        for name, value in (outputs.loss_terms or {}).items():
+        logged = {f"loss_{name}": value for name, value in (outputs.loss_terms or {}).items()}
+        logged |= {f"accuracy_{name}": value for name, value in (outputs.accuracies or {}).items()}
+        for name, value in logged.items():
             value = value.detach()
             self._term_sums[name] = self._term_sums[name] + value if name in self._term_sums else value
         self._term_count += 1
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the mean of every loss term since the last training log line."""
+        """Add the mean of every loss term, and of every accuracy, since the last training log line."""
         if "loss" in logs and self._term_count:
-            logs = logs | {f"loss_{name}": (total / self._term_count).item() for name, total in self._term_sums.items()}
+            logs = logs | {name: (total / self._term_count).item() for name, total in self._term_sums.items()}
             self._term_sums, self._term_count = {}, 0
         super().log(logs, start_time)
 

@@ -1,13 +1,16 @@
-"""A WordPiece vocabulary learned from captions, for models trained from scratch."""
+"""Vocabularies learned from captions, for models trained from scratch: WordPiece, and byte pairs of CLIP's kind."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 
-from transformers import BertTokenizer
+from transformers import BertTokenizer, CLIPTokenizer
 
-__all__ = ["learn_wordpiece_tokenizer"]
+from ..clip_tokenizer import END_OF_WORD, byte_symbols, clean_caption, tokenizer_from_merges
+
+__all__ = ["learn_clip_tokenizer", "learn_wordpiece_tokenizer"]
 
 _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789-'.,"
@@ -39,3 +42,49 @@ def learn_wordpiece_tokenizer(captions: Iterable[str], vocabulary_size: int = 20
     )
     pieces = [*_SPECIAL_TOKENS, *letters, *(f"##{letter}" for letter in letters), *words][:vocabulary_size]
     return BertTokenizer(vocab={piece: index for index, piece in enumerate(pieces)}, do_lower_case=True)
+
+
+def learn_clip_tokenizer(captions: Iterable[str], vocabulary_size: int = 2000) -> CLIPTokenizer:
+    """A tokenizer of CLIP's kind, with a mask token, whose merges are the frequent byte pairs of `captions`.
+
+    The same captions always give the same merges: equally frequent pairs are taken in alphabetical order.
+
+    Args:
+        captions: Training sentences.
+        vocabulary_size: Largest number of ids; 515 are bytes and special tokens, the rest is merges.
+    """
+    splitter = tokenizer_from_merges([]).backend_tokenizer
+    counts: Counter[tuple[str, ...]] = Counter()
+    for caption in captions:
+        for word, _ in splitter.pre_tokenizer.pre_tokenize_str(
+            splitter.normalizer.normalize_str(clean_caption(caption))
+        ):
+            counts[(*word[:-1], word[-1] + END_OF_WORD)] += 1
+    merges: list[tuple[str, str]] = []
+    num_ids = 2 * len(byte_symbols()) + 3  # mask, start, end
+    words = list(counts.items())
+    while num_ids + len(merges) < vocabulary_size:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for symbols, count in words:
+            for pair in pairwise(symbols):
+                pairs[pair] += count
+        if not pairs or max(pairs.values()) < _MIN_COUNT:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        words = [(_merge(symbols, best), count) for symbols, count in words]
+    return tokenizer_from_merges(merges, mask_token=True)
+
+
+def _merge(symbols: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    """Join every occurrence of `pair`, from left to right."""
+    merged: list[str] = []
+    index = 0
+    while index < len(symbols):
+        if symbols[index : index + 2] == pair:
+            merged.append(pair[0] + pair[1])
+            index += 2
+        else:
+            merged.append(symbols[index])
+            index += 1
+    return tuple(merged)

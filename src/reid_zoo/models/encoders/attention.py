@@ -25,10 +25,13 @@ def eager_attention_forward(
     attention_mask: Tensor | None,
     scaling: float,
     dropout: float = 0.0,
+    is_causal: bool = False,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor]:
     """Attention as plain matrix products: `(B, H, Lq, d)` queries → `(B, Lq, H, d)` values and `(B, H, Lq, Lk)` weights."""
     scores = query @ key.transpose(2, 3) * scaling
+    if is_causal:
+        attention_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if attention_mask is not None:
         scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
     weights = nn.functional.dropout(scores.softmax(dim=-1), p=dropout, training=module.training)
@@ -61,12 +64,20 @@ class MultiHeadAttention(nn.Module):
         hidden_size: Width D.
         num_heads: Number of heads H; must divide D.
         dropout: Dropout of the attention probabilities.
+        is_causal: Whether a token attends only to itself and the tokens before it (self-attention without a mask).
     """
 
-    is_causal = False
-
-    def __init__(self, config: PreTrainedConfig, hidden_size: int, num_heads: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        config: PreTrainedConfig,
+        hidden_size: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        *,
+        is_causal: bool = False,
+    ) -> None:
         super().__init__()
+        self.is_causal = is_causal
         self.config = config
         self.hidden_size = hidden_size
         self.num_heads = num_heads
@@ -105,7 +116,7 @@ class MultiHeadAttention(nn.Module):
             None if memory_mask is None else memory_mask[:, None, None, :].expand(-1, 1, query.shape[1], -1),
             dropout=self.dropout if self.training else 0.0,
             scaling=self.scaling,
-            is_causal=False,
+            is_causal=self.is_causal,
         )
         return self.out_proj(output.flatten(-2))
 
@@ -115,11 +126,26 @@ class MultiHeadAttention(nn.Module):
 
         Constants for the gradient, as the selection made from them is.
         """
+        return self.token_row(hidden_states, hidden_states.new_zeros(len(hidden_states), dtype=torch.long))
+
+    @torch.no_grad()
+    def token_row(self, hidden_states: Tensor, positions: Tensor, key_mask: Tensor | None = None) -> Tensor:
+        """Attention of one token of every sample to every token, averaged over the heads.
+
+        Args:
+            hidden_states: `(B, L, D)`.
+            positions: `(B,)` the token that attends.
+            key_mask: `(B, L)`, true where a token may be attended to; the others get probability exactly 0.
+
+        Returns:
+            `(B, L)` probabilities, constants for the gradient.
+        """
         size = self.hidden_size
         weight, bias = self.in_proj.weight, self.in_proj.bias
-        query = nn.functional.linear(hidden_states[:, :1], weight[:size], bias[:size])
+        batch = torch.arange(len(hidden_states), device=hidden_states.device)
+        query = nn.functional.linear(hidden_states[batch, positions][:, None], weight[:size], bias[:size])
         key = nn.functional.linear(hidden_states, weight[size : 2 * size], bias[size : 2 * size])
-        return attention_row(self._split_heads(query), self._split_heads(key), self.scaling).mean(dim=1)
+        return attention_row(self._split_heads(query), self._split_heads(key), self.scaling, key_mask).mean(dim=1)
 
 
 def init_fused_attention(attention: MultiHeadAttention) -> None:

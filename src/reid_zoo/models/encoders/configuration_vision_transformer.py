@@ -20,7 +20,10 @@ class ReIDVisionConfig(ReIDPreTrainedConfig):
         num_attention_heads (`int`, defaults to 12): Number of attention heads; must divide `hidden_size`.
         num_channels (`int`, defaults to 3): Number of colour channels.
         image_size (`list[int]`, defaults to `[224, 224]`): `[height, width]` in pixels; one number means a square.
-        patch_size (`int`, defaults to 16): Edge of a square patch in pixels; must divide both sides of the image.
+        patch_size (`int`, defaults to 16): Edge of a square patch in pixels; must divide both sides of the image, unless
+            patches overlap.
+        patch_stride (`int`, *optional*): Distance of two neighbouring patches in pixels; `patch_size` by default, less
+            for overlapping patches. The grid is floor((side - patch_size) / patch_stride) + 1 patches.
         hidden_act (`str`, defaults to `"quick_gelu"`): Activation of the MLP (`"gelu"` for ImageNet weights).
         layer_norm_eps (`float`, defaults to 1e-5): Epsilon of every layer norm (1e-6 for ImageNet weights).
         patch_bias (`bool`, defaults to `False`): Whether the patch convolution has a bias (ImageNet weights do).
@@ -41,6 +44,7 @@ class ReIDVisionConfig(ReIDPreTrainedConfig):
     num_channels: int = 3
     image_size: Any = 224  # becomes [height, width]
     patch_size: int = 16
+    patch_stride: int | None = None
     hidden_act: str = "quick_gelu"
     layer_norm_eps: float | int = 1e-5
     patch_bias: bool = False
@@ -63,8 +67,13 @@ class ReIDVisionConfig(ReIDPreTrainedConfig):
     def validate_fields(self) -> None:
         """The sides must hold whole patches, the width whole heads."""
         owner = type(self).__name__
+        if self.patch_stride is not None and not 1 <= self.patch_stride <= self.patch_size:
+            raise ConfigurationError(
+                f"{owner}.patch_stride is {self.patch_stride}, but must lie between 1 and patch_size = {self.patch_size}."
+            )
+        overlapping = self.stride < self.patch_size
         if len(self.image_size) != 2 or any(
-            side < self.patch_size or side % self.patch_size for side in self.image_size
+            side < self.patch_size or (side % self.patch_size and not overlapping) for side in self.image_size
         ):
             raise ConfigurationError(
                 f"{owner}.image_size is {self.image_size}, but must be [height, width] in multiples of "
@@ -80,10 +89,15 @@ class ReIDVisionConfig(ReIDPreTrainedConfig):
             raise ConfigurationError(f"{owner}.num_hidden_layers is {self.num_hidden_layers}, but must be at least 1.")
 
     @property
+    def stride(self) -> int:
+        """Distance of two neighbouring patches in pixels."""
+        return self.patch_size if self.patch_stride is None else self.patch_stride
+
+    @property
     def grid_size(self) -> tuple[int, int]:
         """Number of patches along height and width."""
         height, width = self.image_size
-        return height // self.patch_size, width // self.patch_size
+        return (height - self.patch_size) // self.stride + 1, (width - self.patch_size) // self.stride + 1
 
     @property
     def num_tokens(self) -> int:

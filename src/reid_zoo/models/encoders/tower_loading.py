@@ -39,14 +39,26 @@ from .tower_weights import (
 )
 from .vision_transformer import VisionTransformer
 
-__all__ = ["ImageTower", "TextTower", "load_image_tower", "load_text_tower"]
+__all__ = [
+    "OPENAI_MARKS",
+    "OPEN_CLIP_CONFIG",
+    "OPEN_CLIP_WEIGHTS",
+    "ImageTower",
+    "TextTower",
+    "load_image_tower",
+    "load_text_tower",
+    "look_up",
+    "read_json",
+    "read_with_transformers",
+    "refuse_missing_path",
+]
 
 _CLIP_TYPES = ("clip", "clip_vision_model")
 _POSITIONS = "embeddings.position_embedding"
 # OpenAI's released state dictionaries carry these numbers beside the weights; no other CLIP checkpoint does.
-_OPENAI_MARKS = frozenset({"input_resolution", "context_length", "vocab_size"})
-_OPEN_CLIP_CONFIG = "open_clip_config.json"
-_OPEN_CLIP_WEIGHTS = (
+OPENAI_MARKS = frozenset({"input_resolution", "context_length", "vocab_size"})
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+OPEN_CLIP_WEIGHTS = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
     "open_clip_pytorch_model.bin",
@@ -84,7 +96,11 @@ class _Found:
 
 
 def load_image_tower(
-    source: str | os.PathLike[str], *, image_size: int | tuple[int, int] | list[int] | None = None, **overrides: Any
+    source: str | os.PathLike[str],
+    *,
+    image_size: int | tuple[int, int] | list[int] | None = None,
+    align_corners: bool = True,
+    **overrides: Any,
 ) -> ImageTower:
     """Read an image tower.
 
@@ -97,6 +113,7 @@ def load_image_tower(
               floating-point precision. Nothing in it is executed, so TorchScript archives are refused;
             - the original JAX release of an ImageNet ViT (`.npz`).
         image_size: `(height, width)` in pixels; the position grid is resampled to it. By default the source's own.
+        align_corners: How the position grid is resampled, see [`resample_position_grid`].
         overrides: Fields of [`ReIDVisionConfig`] that the source does not tell, or that are to differ from it, such as
             `hidden_act="gelu"` or `num_attention_heads=16` for a bare OpenCLIP file.
 
@@ -141,7 +158,9 @@ def load_image_tower(
     else:
         source_grid = square_grid(num_positions)
     state = {key: value.float() for key, value in found.state.items()}
-    state[_POSITIONS] = resample_position_grid(state[_POSITIONS], source_grid, config.grid_size)
+    state[_POSITIONS] = resample_position_grid(
+        state[_POSITIONS], source_grid, config.grid_size, align_corners=align_corners
+    )
     _check_complete(name, config, state)
     return ImageTower(config, state)
 
@@ -164,13 +183,13 @@ def load_text_tower(source: str | os.PathLike[str], **overrides: Any) -> TextTow
     name = os.fspath(source)
     if os.path.isfile(name):
         raise CheckpointError(f"{name} is a file; give the folder of a BERT, with its config.json, or its Hub id.")
-    _refuse_missing_path(name)
-    config_file = _look_up(name, "config.json")
-    model_type = None if config_file is None else _read_json(config_file).get("model_type")
+    refuse_missing_path(name)
+    config_file = look_up(name, "config.json")
+    model_type = None if config_file is None else read_json(config_file).get("model_type")
     if model_type != "bert":
         described = f"a {model_type!r} model" if model_type else "no config.json of a transformers model"
         raise CheckpointError(f"{name} holds {described}; the text tower must be a BERT of transformers.")
-    state, config = _read_with_transformers(BertModel, name, add_pooling_layer=False, **overrides)
+    state, config = read_with_transformers(BertModel, name, add_pooling_layer=False, **overrides)
     assert isinstance(config, BertConfig)
     return TextTower(config, state)
 
@@ -178,17 +197,17 @@ def load_text_tower(source: str | os.PathLike[str], **overrides: Any) -> TextTow
 def _find_image_tower(name: str) -> _Found:
     if os.path.isfile(name):
         return _from_file(Path(name))
-    _refuse_missing_path(name)
-    config_file = _look_up(name, "config.json")
-    config = _read_json(config_file) if config_file is not None else {}
+    refuse_missing_path(name)
+    config_file = look_up(name, "config.json")
+    config = read_json(config_file) if config_file is not None else {}
     model_type = config.get("model_type")
     if model_type in _CLIP_TYPES or model_type == "vit":
         return _from_transformers(name, is_clip=model_type in _CLIP_TYPES)
-    candidates = _OPEN_CLIP_WEIGHTS if model_type is not None else _OPEN_CLIP_WEIGHTS + _WEIGHTS
+    candidates = OPEN_CLIP_WEIGHTS if model_type is not None else OPEN_CLIP_WEIGHTS + _WEIGHTS
     for candidate in candidates:
-        weights = _look_up(name, candidate)
+        weights = look_up(name, candidate)
         if weights is not None:
-            _look_up(name, _OPEN_CLIP_CONFIG)  # from the Hub: put it beside the weights
+            look_up(name, OPEN_CLIP_CONFIG)  # from the Hub: put it beside the weights
             return _from_file(weights)
     if model_type is not None:
         raise CheckpointError(f"{name} holds a {model_type!r} model; the image tower must be a CLIP or a ViT.")
@@ -200,9 +219,9 @@ def _find_image_tower(name: str) -> _Found:
 
 def _from_transformers(name: str, *, is_clip: bool) -> _Found:
     state, config = (
-        _read_with_transformers(CLIPVisionModel, name)
+        read_with_transformers(CLIPVisionModel, name)
         if is_clip
-        else _read_with_transformers(ViTModel, name, add_pooling_layer=False)
+        else read_with_transformers(ViTModel, name, add_pooling_layer=False)
     )
     size = config.image_size
     fields = {
@@ -229,7 +248,7 @@ def _from_file(file: Path) -> _Found:
             "dictionary, or the transformers copy of the model."
         )
     beside = file.parent / "config.json"
-    if file.name in _WEIGHTS and beside.is_file() and "model_type" in _read_json(beside):
+    if file.name in _WEIGHTS and beside.is_file() and "model_type" in read_json(beside):
         return _find_image_tower(str(file.parent))
     content = read_checkpoint(file)
     state, _ = unwrap(content)
@@ -253,11 +272,11 @@ def _from_file(file: Path) -> _Found:
 
 def _from_clip(file: Path, content: Mapping[str, Any], visual: dict[str, Tensor]) -> _Found:
     """OpenAI CLIP or OpenCLIP, with whatever `open_clip_config.json` beside the file tells."""
-    config_file = file.parent / _OPEN_CLIP_CONFIG
+    config_file = file.parent / OPEN_CLIP_CONFIG
     fields: dict[str, Any] = {"layer_norm_eps": 1e-5}
     size = None
     if config_file.is_file():
-        model = _read_json(config_file).get("model_cfg", {})
+        model = read_json(config_file).get("model_cfg", {})
         vision = model.get("vision_cfg", {})
         if vision.get("act_kwargs"):
             raise CheckpointError(f"{config_file}: vision_cfg.act_kwargs (an approximate GELU) is not supported.")
@@ -267,7 +286,7 @@ def _from_clip(file: Path, content: Mapping[str, Any], visual: dict[str, Tensor]
         fields["layer_norm_eps"] = (vision.get("norm_kwargs") or {}).get("eps", 1e-5)
         edge = vision.get("image_size", 224)
         size = (edge, edge) if isinstance(edge, int) else (int(edge[0]), int(edge[1]))
-    elif set(content) & _OPENAI_MARKS or visual.get("proj", torch.empty(0)).dtype == torch.float16:
+    elif set(content) & OPENAI_MARKS or visual.get("proj", torch.empty(0)).dtype == torch.float16:
         fields["hidden_act"] = "quick_gelu"  # only OpenAI publishes bare state dictionaries in half precision
     return _Found(convert_openai_clip_vision(visual), fields, size)
 
@@ -289,7 +308,7 @@ def _from_jax(file: Path) -> _Found:
     return _Found(state, fields)
 
 
-def _read_with_transformers(model_class: Any, name: str, **kwargs: Any) -> tuple[dict[str, Tensor], PreTrainedConfig]:
+def read_with_transformers(model_class: Any, name: str, **kwargs: Any) -> tuple[dict[str, Tensor], PreTrainedConfig]:
     """State dictionary and configuration of a model of transformers; every weight must come from the checkpoint."""
     try:
         with _quiet_transformers():
@@ -350,7 +369,7 @@ def _is_not_square(num_positions: int) -> bool:
     return False
 
 
-def _refuse_missing_path(name: str) -> None:
+def refuse_missing_path(name: str) -> None:
     """Tell a mistyped path from a Hub id, before the Hub is asked."""
     if not os.path.exists(name) and not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
         raise CheckpointError(f"{name} does not exist.")
@@ -358,7 +377,7 @@ def _refuse_missing_path(name: str) -> None:
         raise CheckpointError(f"{name} does not exist.")
 
 
-def _look_up(name: str, file: str) -> Path | None:
+def look_up(name: str, file: str) -> Path | None:
     """A file of a folder or a Hub repository, `None` if it has no such file."""
     if os.path.isdir(name):
         path = Path(name) / file
@@ -373,7 +392,8 @@ def _look_up(name: str, file: str) -> Path | None:
     return None if found is None else Path(found)
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object that a file holds; `CheckpointError` if it holds none."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -22,6 +22,7 @@ __all__ = [
     "convert_timm_vision",
     "convert_transformers_clip_vision",
     "convert_transformers_vit",
+    "fuse_projections",
     "infer_vision_sizes",
     "rename",
 ]
@@ -48,7 +49,7 @@ def rename(state: Mapping[str, Tensor], rules: Mapping[str, str], what: str) -> 
     return renamed
 
 
-def _fuse_projections(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def fuse_projections(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Stack `q_proj`, `k_proj`, `v_proj` into `in_proj`, rows in that order."""
     fused = {key: value for key, value in state.items() if not re.search(r"\.[qkv]_proj\.", key)}
     for key in state:
@@ -113,7 +114,7 @@ def convert_transformers_clip_vision(state: Mapping[str, Tensor]) -> dict[str, T
         },
         "transformers CLIP vision tower",
     )
-    return _fuse_projections(renamed)
+    return fuse_projections(renamed)
 
 
 def convert_transformers_vit(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -147,7 +148,7 @@ def convert_transformers_vit(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         },
         "transformers ViT",
     )
-    return _fill_in_projection_biases(_flatten_embeddings(_fuse_projections(renamed)))
+    return _fill_in_projection_biases(_flatten_embeddings(fuse_projections(renamed)))
 
 
 def convert_timm_vision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -219,7 +220,7 @@ def convert_imagenet_vision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         },
         "ImageNet vision tower",
     )
-    return _flatten_embeddings(_fuse_projections(renamed))
+    return _flatten_embeddings(fuse_projections(renamed))
 
 
 def convert_imagenet_jax_vision(arrays: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -13,16 +13,15 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.activations import ACT2FN
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ...errors import ConfigurationError
 from ...outputs import EncoderOutput
 from .attention import MultiHeadAttention, init_fused_attention
 from .configuration_vision_transformer import ReIDVisionConfig
 from .position_grid import resample_position_grid
+from .transformer_block import TransformerBlock, TransformerMLP
 
-__all__ = ["TransformerMLP", "VisionTransformer"]
+__all__ = ["TransformerMLP", "VisionTransformer", "VisionTransformerLayer"]
 
 
 class PatchEmbeddings(nn.Module):
@@ -36,12 +35,18 @@ class PatchEmbeddings(nn.Module):
             config.num_channels,
             config.hidden_size,
             kernel_size=config.patch_size,
-            stride=config.patch_size,
+            stride=config.stride,
             bias=config.patch_bias,
         )
         self.position_embedding = nn.Parameter(torch.empty(config.num_tokens, config.hidden_size))
 
-    def forward(self, pixel_values: Tensor) -> Tensor:
+    def forward(
+        self,
+        pixel_values: Tensor,
+        patch_mask: Tensor | None = None,
+        mask_token: Tensor | None = None,
+        visible_patches: Tensor | None = None,
+    ) -> Tensor:
         expected = (self.config.num_channels, *self.config.image_size)
         if pixel_values.ndim != 4 or tuple(pixel_values.shape[1:]) != expected:
             raise ConfigurationError(
@@ -49,42 +54,33 @@ class PatchEmbeddings(nn.Module):
                 f"{expected[1]}, {expected[2]}); use its processor, or resize_image_grid() for another image size."
             )
         patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2)
+        if patch_mask is not None:
+            masked = patch_mask.flatten(1)[..., None].to(patches.dtype)
+            patches = patches * (1 - masked)
+            if mask_token is not None:
+                patches = patches + mask_token.to(patches.dtype) * masked
         class_token = self.class_embedding.expand(patches.shape[0], 1, -1)
-        return torch.cat([class_token, patches], dim=1) + self.position_embedding
+        tokens = torch.cat([class_token, patches], dim=1) + self.position_embedding
+        if visible_patches is not None:
+            kept = nn.functional.pad(visible_patches + 1, (1, 0), value=0)  # the class token stays
+            tokens = tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[2]))
+        return tokens
 
 
-class TransformerMLP(nn.Module):
-    """Two linear layers with an activation between them."""
-
-    def __init__(self, hidden_size: int, intermediate_size: int, activation: str, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(hidden_size, intermediate_size)
-        self.activation = ACT2FN[activation]
-        self.fc2 = nn.Linear(intermediate_size, hidden_size)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """`(..., D)` → `(..., D)`; dropout after the activation and after the second layer."""
-        return self.dropout(self.fc2(self.dropout(self.activation(self.fc1(hidden_states)))))
-
-
-class VisionTransformerLayer(GradientCheckpointingLayer):
+class VisionTransformerLayer(TransformerBlock):
     """Pre-norm block: x ← x + MHA(LN(x)); x ← x + MLP(LN(x))."""
 
     def __init__(self, config: ReIDVisionConfig) -> None:
-        super().__init__()
-        self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.self_attn = MultiHeadAttention(
-            config, config.hidden_size, config.num_attention_heads, config.attention_dropout
+        super().__init__(
+            config,
+            config.hidden_size,
+            config.intermediate_size,
+            config.num_attention_heads,
+            hidden_act=config.hidden_act,
+            layer_norm_eps=config.layer_norm_eps,
+            hidden_dropout_prob=config.hidden_dropout_prob,
+            attention_dropout=config.attention_dropout,
         )
-        self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.mlp = TransformerMLP(
-            config.hidden_size, config.intermediate_size, config.hidden_act, config.hidden_dropout_prob
-        )
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        hidden_states = hidden_states + self.self_attn(self.layer_norm1(hidden_states))
-        return hidden_states + self.mlp(self.layer_norm2(hidden_states))
 
 
 class VisionTransformer(PreTrainedModel):
@@ -130,17 +126,32 @@ class VisionTransformer(PreTrainedModel):
         elif not isinstance(module, VisionTransformer):
             super()._init_weights(module)
 
-    def forward(self, pixel_values: Tensor, output_token_scores: bool = False) -> EncoderOutput:
+    def forward(
+        self,
+        pixel_values: Tensor,
+        output_token_scores: bool = False,
+        *,
+        patch_mask: Tensor | None = None,
+        mask_token: Tensor | None = None,
+        visible_patches: Tensor | None = None,
+    ) -> EncoderOutput:
         """Encode images.
 
         Args:
             pixel_values: `(B, C, H, W)` normalised pixels.
             output_token_scores: Also return the class token's attention in the last block.
+            patch_mask: `(B, rows, columns)`, 1 where a patch is masked: its embedding is replaced by `mask_token` before
+                positions are added. The class token is never masked.
+            mask_token: `(D,)` or broadcastable; `None` stands for zeros.
+            visible_patches: `(B, n)` row-major indices of the only patches that are encoded, each at its own position;
+                the tokens are then the class token and these, in that order.
 
         Returns:
-            Tokens `(B, L, D)` after the last layer norm, and scores `(B, L)` if asked for.
+            Tokens `(B, L, D)` after and before the last layer norm, and scores `(B, L)` if asked for.
         """
-        hidden_states = self.pre_layernorm(self.dropout(self.embeddings(pixel_values)))
+        hidden_states = self.pre_layernorm(
+            self.dropout(self.embeddings(pixel_values, patch_mask, mask_token, visible_patches))
+        )
         for layer in self.layers[:-1]:
             hidden_states = layer(hidden_states)
         last = self.layers[-1]
@@ -148,7 +159,8 @@ class VisionTransformer(PreTrainedModel):
         token_scores = None
         if output_token_scores:
             token_scores = last.self_attn.class_token_row(last.layer_norm1(hidden_states).detach())
-        return EncoderOutput(self.post_layernorm(last(hidden_states)), token_scores)
+        hidden_states = last(hidden_states)
+        return EncoderOutput(self.post_layernorm(hidden_states), token_scores, hidden_states)
 
     @torch.no_grad()
     def resize_image_grid(
