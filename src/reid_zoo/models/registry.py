@@ -75,6 +75,32 @@ METHODS: dict[str, Method] = {
             reference="Yan et al., CLIP-Driven Fine-Grained Text-Image Person Re-Identification, IEEE TIP 2023",
             official_licence="MIT",
         ),
+        Method(
+            model_type="irra",
+            title="IRRA",
+            package="reid_zoo.models.irra",
+            class_prefix="IRRA",
+            reference="Jiang and Ye, Cross-Modal Implicit Relation Reasoning and Aligning for Text-to-Image Person "
+            "Retrieval, CVPR 2023",
+            official_licence="MIT",
+        ),
+        Method(
+            model_type="vfe_tps",
+            title="VFE-TPS",
+            package="reid_zoo.models.vfe_tps",
+            class_prefix="VFETPS",
+            reference="Shen et al., Enhancing Visual Representation for Text-based Person Searching, 2024",
+            official_licence="not stated",
+        ),
+        Method(
+            model_type="mgcc",
+            title="MGCC",
+            package="reid_zoo.models.mgcc",
+            class_prefix="MGCC",
+            reference="Wu et al., Text-based Occluded Person Re-identification via Multi-Granularity Contrastive Consistency "
+            "Learning, AAAI 2024",
+            official_licence="not stated",
+        ),
     )
 }
 

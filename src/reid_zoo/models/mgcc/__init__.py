@@ -1,0 +1,1 @@
+"""MGCC: multi-granularity contrastive consistency for occluded text-based person retrieval (Wu et al., AAAI 2024)."""

@@ -1,0 +1,363 @@
+"""VFE-TPS reproduces the authors' code: features, reconstructions, every loss term and gradient, and the side files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+sys.path.insert(0, str(Path(__file__).parent))
+from clip_dual_encoder_case import (
+    FAMILY_NOT_SETTINGS,
+    assert_manifest_is_consumed,
+    assert_optimizer_groups,
+    clip_overrides,
+    official_gradients,
+)
+from golden_case import GoldenCase, assert_close, find_cases
+
+from reid_zoo.clip_tokenizer import clip_tokenizer
+from reid_zoo.conversion import convert_official_checkpoint
+from reid_zoo.data.masking import image_mask, mask_words, num_masked_units
+from reid_zoo.evaluation import evaluate_retrieval
+from reid_zoo.evaluation.feature_analysis import silhouette_samples
+from reid_zoo.evaluation.reconstruction_distance import average_distance
+from reid_zoo.models.encoders.position_grid import resample_position_grid
+from reid_zoo.models.vfe_tps.configuration_vfe_tps import VFETPSConfig
+from reid_zoo.models.vfe_tps.conversion_vfe_tps import convert_state_dict, infer_config
+from reid_zoo.models.vfe_tps.modeling_vfe_tps import VFETPSForTraining
+from reid_zoo.processing import ReIDProcessor
+from reid_zoo.training.optimization import LearningRateSchedule, learning_rate_factor
+from reid_zoo.training.recipe import load_recipe
+
+SETTINGS = {
+    "temperature": "temperature",
+    "mim_depth": "cross_modal_num_layers",
+    "mask_ratio": "mask_ratio",
+    "mask_patch_size": "mask_patch_size",
+    "mim_loss_weight": "mim_loss_weight",
+    "num_classes": "num_classes",
+    "gvfc_num_samples": "gvfc_num_samples",
+}
+# Checked against the model, or used where the text says so.
+CHECKED = {
+    "grad_keys_as_released",
+    "losses_in_total",
+    "losses_in_total_as_released",
+    "masked_patches",
+    "masked_units",
+    "purpose",
+    "sdm_soft_label_factor",
+}
+TERMS_WITHOUT_MIM = ["matching", "gvfc", "id", "gi2id", "g2id", "itc", "cmpm", "gtm", "patch"]
+LOSS_NAMES = {
+    "matching": "sdm",
+    "gvfc": "isgvfc_sampled",
+    "id": "id",
+    "gi2id": "gi2id",
+    "g2id": "g2id",
+    "itc": "itc",
+    "cmpm": "cmpm_projection",
+    "gtm": "gtm_experimental",
+    "patch": "patch_experimental",
+}
+# Parts of a total as the cases name them → our terms.
+TOTALS = {
+    "sdm": "matching",
+    "isgvfc_sampled": "gvfc",
+    "gi2id": "gi2id",
+    "mim_loss_weight * mim_text_kv": "mim",
+    "10 * mim_image_kv": "mim",
+}
+SIDE_FILES = (
+    "analysis_cases",
+    "lr_schedule",
+    "manifest_full",
+    "metrics_cases",
+    "mim_mask_cases",
+    "mlm_masking_cases",
+    "optimizer_groups_full",
+    "preprocess_eval",
+    "tokenizer_cases",
+)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    root = metafunc.config.getoption("--golden-root") / "vfe_tps"
+    if "case_folder" in metafunc.fixturenames:
+        folders = find_cases(root.parent, "vfe_tps")
+        metafunc.parametrize("case_folder", folders, ids=[folder.name for folder in folders])
+    for name in SIDE_FILES:
+        fixture = f"{name}_file"
+        if fixture in metafunc.fixturenames:
+            files = sorted(root.glob(f"{name}*"))
+            metafunc.parametrize(fixture, files, ids=[file.stem for file in files])
+
+
+def test_there_are_cases_and_every_file_is_known(request):
+    root = request.config.getoption("--golden-root")
+    cases = find_cases(root, "vfe_tps")
+    assert cases
+    for path in (root / "vfe_tps").iterdir():
+        assert path in cases or path.name.startswith(SIDE_FILES), path
+
+
+def overrides_of(config: dict) -> dict:
+    """Settings of a case → arguments of the conversion. Every entry of the case must find its place."""
+    overrides = clip_overrides(config)
+    for name, value in config.items():
+        if name in SETTINGS:
+            overrides[SETTINGS[name]] = value
+        else:
+            assert name in FAMILY_NOT_SETTINGS | CHECKED, f"no place for {name}"
+    return overrides
+
+
+def zero_gradients(model: torch.nn.Module) -> None:
+    for parameter in model.parameters():
+        parameter.grad = None
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_model_case(case_folder, attention):
+    case = GoldenCase(case_folder)
+    settings, inputs = case.config, case.inputs
+    has_mim = any(key.startswith("decoder.") for key in (k.removeprefix("module.") for k in case.checkpoint))
+    terms = TERMS_WITHOUT_MIM + (["mim"] if has_mim else [])
+    model = convert_official_checkpoint(
+        "vfe_tps", case.checkpoint, **overrides_of(settings), loss_terms=terms, mim_guidance="text"
+    )
+    model.set_attn_implementation(attention)
+    config = model.config
+    pixels, ids, pids, first = inputs["pixel_values"], inputs["input_ids"], inputs["pids"], settings["store_first_n"]
+    assert list(config.vision_config.grid_size) == settings["grid"]
+
+    # The position table at construction, from a square CLIP grid.
+    edge = settings["clip"]["pretrain_grid"]
+    case.compare(
+        "interpolated_positional_embedding",
+        resample_position_grid(
+            inputs["clip_visual_positional_embedding"],
+            (edge, edge),
+            config.vision_config.grid_size,
+            align_corners=model.position_grid_align_corners,
+        ),
+    )
+
+    with torch.no_grad():
+        images, texts = model.get_image_features(pixels), model.get_text_features(ids)
+        case.compare("image_embeds", images.granularities["global"])
+        case.compare("text_embeds", texts.granularities["global"])
+        case.compare("image_token_embeds_first_n", images.tokens[:first])
+        case.compare("text_token_embeds_first_n", texts.tokens[:first])
+        case.compare("similarity_t2i", model.similarity(texts, images))
+        assert torch.equal(texts.token_mask.long(), inputs["attention_mask"])
+
+    batch = {"pixel_values": pixels, "input_ids": ids, "person_labels": pids, "gvfc_indices": inputs["gvfc_indices"]}
+    assert len(inputs["gvfc_indices"]) == min(config.gvfc_num_samples, len(pids))
+    if has_mim:
+        mask = inputs["mim_mask"]
+        assert (mask.flatten(1).sum(dim=1) == settings["masked_patches"]).all()
+        height, width = config.vision_config.image_size
+        assert num_masked_units((height, width), config.mask_patch_size, config.mask_ratio) == settings["masked_units"]
+        batch["patch_mask"] = mask
+        branch = model.masked_image_modeling
+        with torch.no_grad():
+            masked_tokens = branch.encode_masked(model.vfe_tps, pixels, mask)
+            case.compare("masked_image_token_embeds_first_n", masked_tokens[:first])
+            case.compare("mim_hidden_text_kv_first_n", branch.fuse(masked_tokens, texts.tokens)[:first, 1:])
+            for guidance in ("text", "image"):
+                config.mim_guidance = guidance
+                reconstruction = branch(model.vfe_tps, pixels, mask, texts.tokens)
+                case.compare(f"reconstruction_{guidance}_kv_first_n", reconstruction[:first])
+                case.compare(f"loss.mim_{guidance}_kv", model.mim_loss(reconstruction, pixels, mask))
+            config.mim_guidance = "text"
+
+    model.train()
+    with torch.no_grad():
+        everything = model(**batch).loss_terms
+        for ours, theirs in LOSS_NAMES.items():
+            case.compare(f"loss.{theirs}", everything[ours])
+        image, text = images.granularities["global"], texts.granularities["global"]
+        model.feature_calibration_loss.mode = "batch"
+        case.compare("loss.isgvfc_batch", model.feature_calibration_loss(image, pids))
+        model.sdm_loss.soft_label_factor = settings["sdm_soft_label_factor"]
+        case.compare("loss.sdm_soft_labels", model.sdm_loss(image, text, pids, inputs["image_ids"]))
+        model.sdm_loss.soft_label_factor = None
+        draws = inputs["triplet_positive_indices"], inputs["triplet_negative_indices"]
+        case.compare("loss.triplet_as_released", model.sampled_triplet_loss(image, text, pids, *draws))
+    model.feature_calibration_loss.mode = "sample"
+
+    def check_total(key: str, gradient_prefix: str) -> None:
+        zero_gradients(model)
+        output = model(**batch)
+        case.compare(key, output.loss)
+        output.loss.backward()
+        expected = [name for name in case.expected if name.startswith(gradient_prefix)]
+        gradients = official_gradients(everything_converted, "vfe_tps", case.checkpoint, model)
+        for name in expected:
+            case.compare(name, gradients[name.removeprefix(gradient_prefix).removeprefix("module.")])
+
+    def everything_converted(state, report, **_):
+        return convert_state_dict(state, report, loss_terms=tuple(terms))
+
+    config.loss_terms = [TOTALS[name] for name in settings["losses_in_total"]]
+    check_total("loss.total", "grad.")
+    assert {f"grad.{key}" for key in settings["grad_keys"]} <= case.compared
+
+    if "losses_in_total_as_released" in settings:
+        config.loss_terms = [TOTALS[name] for name in settings["losses_in_total_as_released"]]
+        config.mim_guidance, config.mim_loss_weight = "image", 10.0
+        check_total("loss.total_as_released", "grad_as_released.")
+    assert {f"grad_as_released.{key}" for key in settings["grad_keys_as_released"]} <= case.compared
+
+    # IS-GVFC over the features of the epoch, as released.
+    config.loss_terms, config.gvfc_mode, model.feature_calibration_loss.mode = ["gvfc"], "history", "history"
+    model.begin_epoch()
+    model.feature_calibration_loss.remember(inputs["history_feats"], inputs["history_pids"])
+    check_total("loss.isgvfc_history", "grad_isgvfc_history.")
+    case.assert_everything_compared()
+
+
+def test_full_size_manifest_is_consumed(manifest_full_file):
+    """Every key of the full-size checkpoint goes into the model with its shape, and nothing is missing."""
+    config, model = assert_manifest_is_consumed(
+        manifest_full_file, "vfe_tps", infer_config, convert_state_dict, VFETPSForTraining
+    )
+    towers = sum(parameter.numel() for parameter in model.vfe_tps.parameters())
+    branch = sum(parameter.numel() for parameter in model.masked_image_modeling.parameters())
+    assert (towers, branch) == (149_617_664, 14_057_984)  # the spec's figures
+    if "gi2id" not in config.loss_terms:
+        assert config == VFETPSConfig(loss_terms=config.loss_terms)
+        assert set(config.loss_terms) == {"matching", "gvfc", "mim"}
+    else:
+        assert config.mim_guidance == "image"
+
+
+def test_optimizer_groups_of_the_full_size_model(optimizer_groups_full_file, request):
+    manifest = request.config.getoption("--golden-root") / "vfe_tps" / "manifest_full.json"
+    shapes = json.loads(manifest.read_text())
+    assert_optimizer_groups(
+        optimizer_groups_full_file, shapes, "vfe_tps", infer_config, convert_state_dict, VFETPSForTraining
+    )
+
+
+def test_learning_rate_schedules(lr_schedule_file):
+    kinds = {
+        "cosine": "epoch_cosine",
+        "linear": "epoch_linear",
+        "step": "multistep",
+        "exp": "epoch_exponential",
+        "poly": "epoch_poly",
+    }
+    content = json.loads(lr_schedule_file.read_text())
+    recipe = load_recipe("vfe_tps-cuhk-pedes").optimization.schedule
+    for name, expected in content["multipliers"].items():
+        schedule = LearningRateSchedule(
+            kind=kinds[name], warmup_epochs=5, warmup_factor=0.1, milestones=(20, 50), gamma=0.1, power=0.9
+        )
+        steps = 7
+        factor = learning_rate_factor(schedule, steps, len(expected))
+        for epoch, value in enumerate(expected):
+            for step in (0, steps - 1):  # constant inside an epoch
+                assert factor(epoch * steps + step) == pytest.approx(value, rel=1e-9, abs=1e-12)
+                if name == "cosine":
+                    assert learning_rate_factor(recipe, steps, 60)(epoch * steps + step) == pytest.approx(
+                        value, rel=1e-9
+                    )
+
+
+def test_image_masks(mim_mask_cases_file):
+    for case in json.loads(mim_mask_cases_file.read_text())["cases"]:
+        size, unit, ratio = tuple(case["image_size"]), case["mask_patch_size"], case["mask_ratio"]
+        mask = image_mask(torch.tensor([case["permutation"]]), size, case["patch_size"], unit, ratio)
+        assert mask[0].tolist() == case["mask"]
+        assert num_masked_units(size, unit, ratio) == case["masked_units"]
+
+
+def test_word_masks(mlm_masking_cases_file):
+    content = json.loads(mlm_masking_cases_file.read_text())
+    mask_id = content["mask_id"]
+    for case in content["cases"]:
+        ids = torch.tensor([case["input_ids"]])
+        # The recorded draws are one per candidate; ours are one per position.
+        candidates = [i for i, token in enumerate(case["input_ids"]) if 0 < token < mask_id]
+        draws, replacements = torch.zeros(ids.shape, dtype=torch.float64), torch.zeros_like(ids)
+        remaining = list(case["replacement_draws"])
+        for position, draw in zip(candidates, case["uniform_draws"], strict=True):
+            draws[0, position] = draw
+            if 0.8 <= draw / 0.15 < 0.9:
+                replacements[0, position] = remaining.pop(0)
+        assert not remaining
+        masked = mask_words(ids, mask_id, uniform_draws=draws, random_ids=replacements)
+        assert masked.input_ids[0].tolist() == case["masked_ids"] == case["caption_ids_after"]
+        assert masked.labels[0].tolist() == case["labels"]
+        assert ids[0].tolist() == case["input_ids"]  # ours leaves the caption alone
+
+
+def clip_processor(text_length: int, image_size: tuple[int, int] = (384, 128)) -> ReIDProcessor:
+    return ReIDProcessor.build_for_clip(
+        clip_tokenizer(mask_token=True), image_size=image_size, max_text_length=text_length
+    )
+
+
+@pytest.mark.filterwarnings("ignore::reid_zoo.processing.TruncationWarning")
+def test_tokenizer(tokenizer_cases_file):
+    content = json.loads(tokenizer_cases_file.read_text())
+    tokenizer, special = clip_tokenizer(mask_token=True), content["special"]
+    assert len(tokenizer) == special["vocab_size"]
+    assert (tokenizer.mask_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) == (
+        special["mask"],
+        special["start"],
+        special["end"],
+    )
+    processors: dict[int, ReIDProcessor] = {}
+    for case in content["cases"]:
+        length = case["text_length"]
+        processor = processors.setdefault(length, clip_processor(length))
+        ids = processor.process_texts([case["caption"]])["input_ids"]
+        assert ids[0].tolist() == case["input_ids"], case["caption"]
+        assert special["pad"] == processor.padding_id
+
+
+def test_preprocessing(preprocess_eval_file):
+    tensors = load_file(preprocess_eval_file)
+    images = sorted(name for name in tensors if name.startswith("image_"))
+    assert len(tensors) == 2 * len(images) > 0
+    for name in images:
+        expected = tensors[name.replace("image_", "pixel_values_")]
+        processor = clip_processor(77, tuple(expected.shape[1:]))
+        assert_close(name, processor(images=[tensors[name].numpy()])["pixel_values"][0], expected)
+
+
+def test_metrics(metrics_cases_file):
+    for case in json.loads(metrics_cases_file.read_text())["cases"]:
+        metrics = evaluate_retrieval(
+            similarity=case["similarity"], query_person_ids=case["query_pids"], gallery_person_ids=case["gallery_pids"]
+        )
+        assert metrics.cmc(10).tolist() == pytest.approx(case["cmc_1_to_10"], rel=1e-5)
+        assert metrics.mAP == pytest.approx(case["mAP"], rel=1e-5)
+        assert metrics.mINP == pytest.approx(case["mINP"], rel=1e-5)
+        assert set(case) == {"similarity", "query_pids", "gallery_pids", "cmc_1_to_10", "mAP", "mINP"}
+
+
+def test_analyses(analysis_cases_file):
+    content = json.loads(analysis_cases_file.read_text())
+    assert set(content) == {"description", "silhouette", "avg_dist"}
+    for case in content["silhouette"]:
+        features, labels = torch.tensor(case["features"]), torch.tensor(case["labels"])
+        for metric in ("euclidean", "cosine"):
+            samples = silhouette_samples(features, labels, metric=metric)
+            assert samples.tolist() == pytest.approx(case[f"samples_{metric}"], rel=1e-5, abs=1e-6)
+            assert samples.mean().item() == pytest.approx(case[f"silhouette_{metric}"], rel=1e-5)
+    for case in content["avg_dist"]:
+        mask = torch.tensor(case["mask"])
+        found = average_distance(mask, case["patch_size"])
+        assert found == pytest.approx(case["avg_dist_geometric"], rel=1e-6)
+        image, prediction = torch.tensor(case["image"]), torch.tensor(case["prediction"])
+        found = average_distance(mask, case["patch_size"], image=image, prediction=prediction)
+        assert found == pytest.approx(case["avg_dist_intensity"], rel=1e-5)
