@@ -14,6 +14,7 @@ __all__ = [
     "FilterError",
     "GalleryError",
     "ImageReadError",
+    "MissingPackageError",
     "ModelMismatchError",
     "QueryError",
     "ReIDZooError",
@@ -44,6 +45,10 @@ class ImageReadError(ReIDZooError, OSError):
         self.path = str(path)
         self.reason = reason
         super().__init__(f"{self.path}: {reason}")
+
+
+class MissingPackageError(ReIDZooError, ImportError):
+    """A package of an optional extra that is not installed. The message says how to install it."""
 
 
 class EvaluationError(ReIDZooError, ValueError):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import reid_zoo.data
-from reid_zoo.data.loading import available_datasets, load_dataset
+from reid_zoo.data.loading import available_datasets, load_dataset, stream_dataset
 from reid_zoo.errors import ConfigurationError, DatasetError
 
 
@@ -34,7 +34,9 @@ def test_unknown_name_suggests_the_nearest(tmp_path: Path, typed: str, known: st
 
 
 def test_unknown_name_without_neighbour_lists_all(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"'zzzz'; Known: cuhk-pedes, icfg-pedes, rstpreid, folder"):
+    with pytest.raises(
+        ConfigurationError, match=r"'zzzz'; Known: cuhk-pedes, icfg-pedes, rstpreid, occluded-cuhk-pedes"
+    ):
         load_dataset("zzzz", tmp_path)
 
 
@@ -49,6 +51,21 @@ def test_unknown_option_names_the_valid_ones(records: Path) -> None:
         ConfigurationError, match=r"'jsonl' has no option 'order'; it has check_images, identities_from"
     ):
         load_dataset("jsonl", records, order="cfine")
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "expected"),
+    [
+        ("vehicleid", "trial", "abc", "a whole number"),
+        ("vehicleid", "test_size", True, "a whole number"),
+        ("icfg-pedes", "icfg_test_limit", 1.5, "a whole number"),
+        ("market-1501", "accept_retracted", "maybe", "true or false"),
+        ("cuhk-pedes", "allow_repeated_paths", 3, "true or false"),
+    ],
+)
+def test_option_of_a_wrong_type(tmp_path: Path, name: str, option: str, value: object, expected: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"Option {option} of data set '{name}' is .*, expected {expected}"):
+        load_dataset(name, tmp_path, **{option: value})
 
 
 def test_required_captions_and_identities(records: Path) -> None:
@@ -66,8 +83,28 @@ def test_every_entry_leads_to_a_loader(tmp_path: Path) -> None:
     assert len(set(names)) == len(names)
     for entry in available_datasets():
         assert entry.summary
+        options = {"accept_retracted": True} if entry.info is not None and entry.info.retracted else {}
         with pytest.raises(DatasetError, match=r"no such"):
-            load_dataset(entry.name, tmp_path / "nowhere")
+            load_dataset(entry.name, tmp_path / "nowhere", **options)
+        with pytest.raises(DatasetError, match=r"no such"):
+            stream_dataset(entry.name, tmp_path / "nowhere", **options)
+
+
+def test_names_of_the_released_implementations_are_understood(tmp_path: Path) -> None:
+    for alias, title in (("market1501", "Market-1501"), ("VehicleID", "VehicleID"), ("veri", "VeRi-776")):
+        with pytest.raises(DatasetError, match=f"not in the layout of {title}"):
+            load_dataset(alias, tmp_path)
+
+
+def test_captions_cannot_be_demanded_of_a_set_without(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="Market-1501 is an image-to-image data set without captions"):
+        load_dataset("market-1501", tmp_path, require_captions=True)
+
+
+def test_own_data_streams_too(records: Path) -> None:
+    stream = stream_dataset("own", records, "all")
+    assert [record.image_path.name for record in stream] == ["a.png", "b.png", "c.png"]
+    assert len(stream.collect()) == 3
 
 
 def test_public_names_resolve() -> None:
@@ -80,7 +117,8 @@ def test_public_names_resolve() -> None:
 
 def test_importing_the_loaders_is_cheap() -> None:
     code = (
-        "import sys, reid_zoo.data.loading, reid_zoo.data.own_data, reid_zoo.data.text_person_benchmarks; "
+        "import sys, reid_zoo.data.loading, reid_zoo.data.own_data, reid_zoo.data.text_person_benchmarks, "
+        "reid_zoo.data.vehicle_benchmarks; "
         "print([name for name in ('torch', 'torchvision', 'transformers', 'numpy', 'pyarrow') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

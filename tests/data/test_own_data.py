@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from reid_zoo.data.caption_text import is_empty_caption
 from reid_zoo.data.loading import load_dataset
 from reid_zoo.data.own_data import load_own_data, validate_records
 from reid_zoo.errors import ConfigurationError, DatasetError
@@ -98,12 +99,40 @@ def test_splits(tmp_path: Path) -> None:
     train = load_own_data(divided, "train")
     assert [(record.image_id, record.image_path.name) for record in train] == [(0, "1.png"), (1, "3.png")]
     assert [record.metadata["split"] for record in load_own_data(divided, "all")] == ["train", "test", "train"]
-    with pytest.raises(DatasetError, match=r"no record of split 'val' \(train: 2, val: 0, test: 1\)"):
+    with pytest.raises(DatasetError, match=r"no record of split 'val' \(train: 2, test: 1\)"):
         load_own_data(divided, "val")
     with pytest.raises(ConfigurationError, match="'dev'"):
         load_own_data(divided, "dev")
     whole = jsonl(tmp_path, {"image": "1.png"}, name="whole.jsonl")
     assert [len(load_own_data(whole, split)) for split in ("train", "val", "test", "all")] == [1] * 4
+
+
+def test_queries_and_gallery_of_images_searched_by_images(tmp_path: Path) -> None:
+    images(tmp_path, "1.png", "2.png", "3.png")
+    path = jsonl(
+        tmp_path,
+        {"image": "1.png", "person_id": 1, "camera_id": 0, "view_id": 3, "split": "query"},
+        {"image": "2.png", "person_id": 1, "camera_id": 1, "split": "gallery"},
+        {"image": "3.png", "person_id": 2, "split": "train"},
+    )
+    test = load_own_data(path, "test")
+    assert [(record.image_path.name, record.view_id) for record in test] == [("1.png", 3), ("2.png", None)]
+    assert [record.image_path.name for record in load_own_data(path, "gallery")] == ["2.png"]
+    assert [record.image_path.name for record in test.part("query")] == ["1.png"]
+    with pytest.raises(DatasetError, match=r"own \(test\): no record of split 'train'"):
+        test.part("train")
+
+
+def test_gallery_without_any_match(tmp_path: Path) -> None:
+    images(tmp_path, "1.png", "2.png")
+    query, answer = {"image": "1.png", "split": "query"}, {"image": "2.png", "split": "gallery"}
+    path = jsonl(tmp_path, {**query, "person_id": 1}, {**answer, "person_id": 2})
+    with pytest.raises(DatasetError, match=r"no query has a match in the gallery \(1 queries\)"):
+        load_own_data(path)
+    assert len(load_own_data(path, check_images=False)) == 2
+    assert len(load_own_data(path, "gallery")) == 1
+    unlabelled = jsonl(tmp_path, query, answer, name="unlabelled.jsonl")
+    assert len(load_own_data(unlabelled)) == 2
 
 
 def test_folder_of_images(tmp_path: Path) -> None:
@@ -307,7 +336,11 @@ def test_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         load_own_data(path)
 
 
-TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12).map(str.strip).filter(bool)
+TEXTS = (
+    st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12)
+    .map(str.strip)
+    .filter(lambda text: not is_empty_caption(text))
+)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

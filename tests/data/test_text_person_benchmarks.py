@@ -9,13 +9,9 @@ from typing import Any
 
 import pytest
 
-from reid_zoo.data.loading import load_dataset
+from reid_zoo.data.loading import load_dataset, stream_dataset
 from reid_zoo.data.records import PersonDataset
-from reid_zoo.data.text_person_benchmarks import (
-    TEXT_PERSON_BENCHMARKS,
-    load_text_person_benchmark,
-    verify_counts,
-)
+from reid_zoo.data.text_person_benchmarks import load_text_person_benchmark
 from reid_zoo.errors import ConfigurationError, DatasetError
 
 CUHK: list[dict[str, Any]] = [
@@ -154,7 +150,7 @@ def test_rstpreid_names_its_paths_and_cameras_differently(tmp_path: Path) -> Non
 
 def test_split_that_does_not_exist(tmp_path: Path) -> None:
     write(tmp_path, "ICFG-PEDES", "ICFG-PEDES.json", ICFG)
-    with pytest.raises(DatasetError, match=r"no record of split 'val' \(train: 2, val: 0, test: 2\).*has no val split"):
+    with pytest.raises(DatasetError, match="ICFG-PEDES has no val split; use one of train, test, all"):
         load_dataset("icfg-pedes", tmp_path, "val")
     write(tmp_path, "CUHK-PEDES", "reid_raw.json", CUHK[:3])
     with pytest.raises(DatasetError, match=r"no record of split 'test' \(train: 3, val: 0, test: 0\)\.$"):
@@ -166,8 +162,10 @@ def test_unknown_names_are_refused(cuhk: Path) -> None:
         load_text_person_benchmark("cuhk-pedes", cuhk, "dev")
     with pytest.raises(ConfigurationError, match="'random'"):
         load_text_person_benchmark("cuhk-pedes", cuhk, "test", order="random")  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match=r"'market'.*cuhk-pedes"):
-        load_text_person_benchmark("market", cuhk)
+    with pytest.raises(ConfigurationError, match="CUHK-PEDES has no split 'gallery'"):
+        load_text_person_benchmark("cuhk-pedes", cuhk, "gallery")
+    with pytest.raises(ConfigurationError, match=r"'market-1501'.*cuhk-pedes"):
+        load_text_person_benchmark("market-1501", cuhk)
 
 
 def test_layout_errors_say_what_is_missing_and_where_it_looked(tmp_path: Path) -> None:
@@ -184,7 +182,10 @@ def test_layout_errors_say_what_is_missing_and_where_it_looked(tmp_path: Path) -
     shutil.rmtree(base / "imgs")
     with pytest.raises(DatasetError, match=r"imgs: no such folder.*reid_raw\.json needs its images there"):
         load_dataset("cuhk-pedes", tmp_path)
-    (base / "reid_raw.json").rename(base / "caption_all.json")
+    (base / "reid_raw.json").rename(tmp_path / "kept.json")
+    with pytest.raises(DatasetError, match=r"CUHK-PEDES: holds none of reid_raw\.json; is the download complete\?"):
+        load_dataset("cuhk-pedes", tmp_path)
+    (tmp_path / "kept.json").rename(base / "caption_all.json")
     with pytest.raises(DatasetError, match=r"caption_all\.json \(the raw release, which has no split field\)"):
         load_dataset("cuhk-pedes", tmp_path)
 
@@ -232,7 +233,9 @@ ABSENT = object()
         ("captions", ABSENT, "field 'captions': is missing"),
         ("captions", "a man", "field 'captions': is 'a man', expected an array"),
         ("captions", ["a man", None], "field 'captions': entry 1 is None"),
-        ("captions", ["a man", " \n"], "field 'captions': entry 1 is empty"),
+        ("captions", ["a man", " \n"], "field 'captions': entry 1 is empty."),
+        ("captions", ["&amp;nbsp; ...", "a man"], "entry 0 is empty after cleaning ('&amp;nbsp; ...' has no letter"),
+        ("captions", [], "field 'captions': is empty, expected at least one string"),
         ("file_path", ABSENT, "field 'file_path or img_path': is missing"),
         ("file_path", "", "field 'file_path': is ''"),
         ("file_path", 4, "field 'file_path': is 4"),
@@ -274,45 +277,106 @@ def test_missing_images_are_counted_and_the_first_named(cuhk: Path) -> None:
     for name in ("x/d.png", "x/f.png"):
         (cuhk / "CUHK-PEDES" / "imgs" / name).unlink()
     with pytest.raises(
-        DatasetError, match=r"2 of 3 image files .* missing, for instance x/d\.png, x/f\.png \(record 3\)"
+        DatasetError,
+        match=r"2 of 3 image files named in reid_raw\.json are missing, for instance imgs/x/d\.png, imgs/x/f\.png;",
     ):
         load_dataset("cuhk-pedes", cuhk, "test")
     assert len(load_dataset("cuhk-pedes", cuhk, "test", check_images=False)) == 3
     assert len(load_dataset("cuhk-pedes", cuhk, "train")) == 3
 
 
-def test_verify_counts_reports_what_differs(cuhk: Path) -> None:
-    dataset = load_dataset("cuhk-pedes", cuhk, "test")
-    assert [str(difference) for difference in verify_counts(dataset)] == [
-        "test: 2 identities, published 1,000",
-        "test: 3 images, published 3,074",
-        "test: 6 captions, published 6,156",
-    ]
-    splits = {difference.split for difference in verify_counts(load_dataset("cuhk-pedes", cuhk, "all"))}
-    assert splits == {"train", "val", "test"}
-    with pytest.raises(ConfigurationError, match="'folder'"):
-        verify_counts(PersonDataset([], name="folder", split="test", root=cuhk))
+def test_half_downloaded_file_names_the_record_where_it_breaks(cuhk: Path) -> None:
+    file = cuhk / "CUHK-PEDES" / "reid_raw.json"
+    text = file.read_text()
+    file.write_text(text[: text.index("cam_b")])
+    with pytest.raises(DatasetError, match=r"is not JSON \(line 1, .*in or after record 2; is the file complete\?"):
+        load_dataset("cuhk-pedes", cuhk)
+    file.write_text(text + "[]")
+    with pytest.raises(DatasetError, match="Extra data"):
+        load_dataset("cuhk-pedes", cuhk)
+    file.write_text(text.replace("}, {", "} {", 1))
+    with pytest.raises(DatasetError, match=r"Expecting ',' delimiter.*record 1;"):
+        load_dataset("cuhk-pedes", cuhk)
 
 
-def test_full_size_data_has_no_difference(tmp_path: Path) -> None:
-    counts = TEXT_PERSON_BENCHMARKS["rstpreid"].counts["test"]
-    records = [
-        {"id": index % counts.identities, "img_path": f"{index}.jpg", "captions": ["One.", "Two."], "split": "test"}
-        for index in range(counts.images)
-    ]
-    base = tmp_path / "RSTPReid"
-    (base / "imgs").mkdir(parents=True)
-    (base / "data_captions.json").write_text(json.dumps(records))
-    assert verify_counts(load_dataset("rstpreid", tmp_path, "test", check_images=False)) == []
+def test_repeated_path_is_refused_unless_the_released_file_has_one(tmp_path: Path) -> None:
+    write(tmp_path, "CUHK-PEDES", "reid_raw.json", [*CUHK, {**CUHK[1], "id": 9}])
+    with pytest.raises(DatasetError, match=r"record 7, field 'file_path': 'cam_a/b\.png' is already in record 1"):
+        load_dataset("cuhk-pedes", tmp_path, "test")
+    assert len(load_dataset("cuhk-pedes", tmp_path, "train", allow_repeated_paths=True)) == 4
+    write(tmp_path, "ICFG-PEDES", "ICFG-PEDES.json", ICFG)
+    with pytest.raises(DatasetError, match=r"record 1, .* is already in record 0"):
+        load_dataset("icfg-pedes", tmp_path, "train", allow_repeated_paths=False)
 
 
-def test_published_sizes_add_up() -> None:
-    totals = {
-        name: tuple(sum(getattr(c, q) for c in b.counts.values()) for q in ("identities", "images", "captions"))
-        for name, b in TEXT_PERSON_BENCHMARKS.items()
-    }
-    assert totals == {
-        "cuhk-pedes": (13_003, 40_206, 80_440),
-        "icfg-pedes": (4_102, 54_522, 54_522),
-        "rstpreid": (4_101, 20_505, 41_010),
-    }
+def test_stream_reads_record_by_record_and_again(cuhk: Path) -> None:
+    stream = stream_dataset("cuhk-pedes", cuhk, "test")
+    assert (stream.name, stream.split, stream.root) == ("cuhk-pedes", "test", cuhk / "CUHK-PEDES")
+    assert list(stream) == list(stream) == list(load_dataset("cuhk-pedes", cuhk, "test"))
+    write(cuhk, "CUHK-PEDES", "reid_raw.json", [*CUHK, {"id": 1}])
+    records = iter(stream)
+    assert [next(records).person_id for _ in range(3)] == [5, 6, 5]
+    with pytest.raises(DatasetError, match="record 7, field 'split': is missing"):
+        next(records)
+
+
+def test_identities_with_one_image_can_be_left_out_as_mgcc_does(tmp_path: Path) -> None:
+    ids = [1368, 1369, 1370, 4116, 4117, 6116, 6117]
+    records = [{**CUHK[0], "file_path": f"x/{index}.png", "id": person} for index, person in enumerate(ids)]
+    write(tmp_path, "CUHK-PEDES", "reid_raw.json", records)
+    dataset = load_dataset("cuhk-pedes", tmp_path, "train", drop_single_image_ids=True)
+    assert dataset.person_labels() == {1368: 0, 1370: 1, 4117: 2, 6117: 3}
+    assert [record.image_id for record in dataset] == [0, 1, 2, 3]
+    assert dataset.label == "cuhk-pedes [drop_single_image_ids]"
+    with pytest.raises(ConfigurationError, match="drop_single_image_ids is for CUHK-PEDES, not for RSTPReid"):
+        load_dataset("rstpreid", tmp_path, drop_single_image_ids=True)
+
+
+def test_icfg_test_can_be_cut_as_in_mgccs_preprocessing_and_says_so(tmp_path: Path) -> None:
+    write(tmp_path, "ICFG-PEDES", "ICFG-PEDES.json", ICFG)
+    test = load_dataset("icfg-pedes", tmp_path, "test", icfg_test_limit=1)
+    val = load_dataset("icfg-pedes", tmp_path, "val", icfg_test_limit=1)
+    assert [record.captions for record in (*test, *val)] == [("Three.",), ("Four.",)]
+    assert test.label == val.label == "icfg-pedes [icfg_test_limit=1]"
+    assert len(load_dataset("icfg-pedes", tmp_path, "train", icfg_test_limit=1)) == 2
+    with pytest.raises(ConfigurationError, match="icfg_test_limit is 0"):
+        load_dataset("icfg-pedes", tmp_path, icfg_test_limit=0)
+    with pytest.raises(ConfigurationError, match="icfg_test_limit is for ICFG-PEDES"):
+        load_dataset("cuhk-pedes", tmp_path, icfg_test_limit=3)
+
+
+OCCLUDED = [
+    ("occluded-cuhk-pedes", "Occluded-CUHK-PEDES", "reid_raw.json", CUHK[1], "imgs/cam_a_occlusion_new/b.png"),
+    (
+        "occluded-icfg-pedes",
+        "ICFG-PEDES",
+        "ICFG-PEDES.json",
+        ICFG[0],
+        "imgs/test_occlusion_new/0000/0000_004_07_0303noon_0456_1.jpg",
+    ),
+    ("occluded-rstpreid", "RSTPReid", "data_captions.json", RSTP[0], "imgs_occlusion_new/0000_c14_0031.jpg"),
+]
+
+
+@pytest.mark.parametrize(("name", "folder", "annotations", "record", "image"), OCCLUDED)
+def test_occluded_images_lie_in_a_parallel_folder(
+    tmp_path: Path, name: str, folder: str, annotations: str, record: dict[str, Any], image: str
+) -> None:
+    base = tmp_path / folder
+    (base / image).parent.mkdir(parents=True)
+    (base / image).touch()
+    (base / annotations).write_text(json.dumps([record]))
+    for root in (tmp_path, base):
+        (loaded,) = load_dataset(name, root, "train")
+        assert loaded.image_path == base / image
+        assert loaded.person_id == record["id"]
+    (base / image).unlink()
+    with pytest.raises(DatasetError, match=f"1 of 1 image files named in {annotations} are missing, for instance imgs"):
+        load_dataset(name, tmp_path, "train")
+
+
+def test_annotations_may_name_the_occluded_image_itself(tmp_path: Path) -> None:
+    record = {**CUHK[1], "file_path": "cam_a_occlusion_new/b.png"}
+    base = write(tmp_path, "Occluded-CUHK-PEDES", "reid_raw.json", [record])
+    (loaded,) = load_dataset("occluded-cuhk-pedes", tmp_path, "train")
+    assert loaded.image_path == base / "imgs" / "cam_a_occlusion_new" / "b.png"

@@ -16,8 +16,11 @@ from torch import Tensor
 TOLERANCE = 2e-5
 
 
-def find_cases(root: Path, method: str) -> list[Path]:
-    return sorted(path.parent for path in (root / method).glob("*/config.json"))
+def find_cases(root: Path, folder: str, method: str | None = None) -> list[Path]:
+    """Cases below `root/folder`; of those whose configuration names a method, only the ones of `method` (`folder`)."""
+    files = sorted((root / folder).glob("*/config.json"))
+    method = method or folder
+    return [file.parent for file in files if json.loads(file.read_text()).get("method", method) == method]
 
 
 @dataclass

@@ -18,6 +18,7 @@ from .demo import demo
 from .evaluation_commands import evaluate
 from .gallery_commands import index, search
 from .model_commands import models
+from .occlusion_commands import occlude
 from .training_commands import recipes, train
 
 __all__ = ["app", "main"]
@@ -52,7 +53,7 @@ def _options(
         os.environ["REID_ZOO_DEBUG"] = "1"
 
 
-for command in (demo, index, search, train, evaluate, convert, recipes, models):
+for command in (demo, index, search, train, evaluate, convert, recipes, models, occlude):
     app.command()(command)
 app.add_typer(datasets, name="datasets")
 

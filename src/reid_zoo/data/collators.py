@@ -105,7 +105,7 @@ class ImageTextCollator:
         """`pixel_values` `(B, 3, H, W)`, `input_ids`, `attention_mask` `(B, L)`, `person_labels` `(B,)`; `image_ids`."""
         pixels = torch.stack([item["pixels"] for item in items]).float().div_(255)
         batch = {"pixel_values": (pixels - self.mean) / self.std}
-        batch |= self.processor.process_texts([item["caption"] for item in items])
+        batch |= self.processor.process_texts([item["caption"] for item in items], training=True)
         batch["person_labels"] = torch.tensor([item["person_label"] for item in items])
         if self.image_ids:
             batch["image_ids"] = torch.tensor([item["image_id"] for item in items])

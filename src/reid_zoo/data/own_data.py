@@ -8,10 +8,12 @@ Fields of a record; only `image` must be there:
 | `captions` | list of strings | one cell, captions separated by a vertical bar, or columns `caption_1`... |
 | `person_id` | whole number or string, of one kind throughout | numbers if every cell of the column is, else strings |
 | `camera_id` | whole number from 0 | the same |
-| `split` | `train`, `val` or `test`; in every record or in none | the same |
+| `view_id` | whole number from 0 | the same |
+| `split` | `train`, `val`, `test`, `query` or `gallery`; in every record or in none | the same |
 | any other | string, number, true or false, of one kind throughout: metadata | likewise, typed by column |
 
 JSON's null and an empty cell mean that the field is absent. One image is one record: all its captions belong there.
+`query` and `gallery` together are the `test` split of images that are searched by images.
 `validate_records` reports every problem of a file at once; `load_own_data` refuses a file that has any.
 """
 
@@ -19,19 +21,22 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import ConfigurationError, DatasetError, ImageReadError
+from .caption_text import is_empty_caption
+from .dataset_folders import refuse_without_positives
 from .images import find_images, load_image
 from .record_files import INT64, RawRecord, ReportProblem, ValidationProblem, read_csv, read_jsonl
-from .records import MetadataValue, PersonDataset, PersonRecord
+from .records import SPLITS, MetadataValue, PersonDataset, PersonRecord
 
 __all__ = ["ValidationProblem", "ValidationReport", "load_named", "load_own_data", "validate_records"]
 
-_SPLITS = ("train", "val", "test")
+_SPLIT_NAMES = ", ".join(map(repr, SPLITS[:-1])) + f" or {SPLITS[-1]!r}"
 _SUFFIXES: dict[str, tuple[str, ...]] = {"jsonl": (".jsonl", ".ndjson"), "csv": (".csv",)}
 _READERS = {"jsonl": read_jsonl, "csv": read_csv}
 
@@ -93,7 +98,7 @@ def validate_records(
     problems: list[ValidationProblem] = []
     if kind == "folder":
         _refuse_option("image_root", image_root, "a folder of images")
-        rows = [_Row(None, image, (), None, None, None, {}) for image in find_images(source)]
+        rows = [_Row(None, image, (), None, None, None, None, {}) for image in find_images(source)]
     else:
         rows = _read_rows(kind, source, _image_root(source, image_root), check_images, problems)
     if read_images:
@@ -121,10 +126,12 @@ def load_own_data(
 
     Args:
         path: A `.jsonl` or `.csv` file, a folder that holds exactly one, or a folder of images.
-        split: `"train"`, `"val"`, `"test"` or `"all"`. Where no record has a `split` field, and for a folder of images,
-            the data is not divided and every split is the whole of it.
+        split: `"train"`, `"val"`, `"test"`, `"query"`, `"gallery"` or `"all"`; `"test"` includes queries and gallery.
+            Where no record has a `split` field, and for a folder of images, the data is not divided and every split is
+            the whole of it.
         image_root: Folder that the image paths of a file start from; by default the folder of the file.
-        check_images: Look whether the image files named in a file are there (those of a folder always are).
+        check_images: Look whether the image files named in a file are there (those of a folder always are), and whether
+            the gallery can answer any query, where there are queries with an identity.
         identities_from: `"folder"`: in a folder of images, the first sub-folder on the way to an image is its
             `person_id` (a string).
 
@@ -132,7 +139,8 @@ def load_own_data(
         The records in the order of the file, or of the paths (`2.jpg` before `10.jpg`); absolute image paths.
 
     Raises:
-        DatasetError: With the first problem and how many more there are; `validate_records` lists them all.
+        DatasetError: With the first problem and how many more there are (`validate_records` lists them all), or if no
+            query has a match in the gallery.
         ConfigurationError: For an unknown split, or an option that does not belong to this kind of data.
     """
     return load_named(
@@ -166,8 +174,8 @@ def load_named(
         DatasetError: As there, and if `root` is not of the kind that was named.
         ConfigurationError: As there.
     """
-    if split not in (*_SPLITS, "all"):
-        raise ConfigurationError(f"Unknown split {split!r}; choose 'train', 'val', 'test' or 'all'.")
+    if split not in (*SPLITS, "all"):
+        raise ConfigurationError(f"Unknown split {split!r}; choose {', '.join(map(repr, SPLITS))} or 'all'.")
     if identities_from not in (None, "folder"):
         raise ConfigurationError(f"identities_from is {identities_from!r}; choose 'folder' or None.")
     kind, source = _resolve(Path(root), name)
@@ -183,12 +191,17 @@ def load_named(
         more = f" (and {len(problems) - 1} more; validate_records lists them all)" if len(problems) > 1 else ""
         raise DatasetError(f"{source}: {first}{more}.")
     if split != "all" and any(row.split is not None for row in rows):
-        chosen = [row for row in rows if row.split == split]
+        wanted = ("test", "query", "gallery") if split == "test" else (split,)
+        chosen = [row for row in rows if row.split in wanted]
         if not chosen:
-            sizes = ", ".join(f"{name}: {sum(row.split == name for row in rows)}" for name in _SPLITS)
+            found = Counter(row.split for row in rows)
+            sizes = ", ".join(f"{name}: {found[name]}" for name in SPLITS if name in found)
             raise DatasetError(f"{source}: no record of split '{split}' ({sizes}).")
         rows = chosen
-    return _dataset(rows, name, split, source.parent)
+    dataset = _dataset(rows, name, split, source.parent)
+    if check_images and {"query", "gallery"} <= {row.split for row in rows}:
+        refuse_without_positives(dataset)
+    return dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +213,7 @@ class _Row:
     captions: tuple[str, ...]
     person_id: int | str | None
     camera_id: int | None
+    view_id: int | None
     split: str | None
     metadata: Mapping[str, MetadataValue]
 
@@ -213,6 +227,7 @@ def _dataset(rows: Sequence[_Row], name: str, split: str, root: Path) -> PersonD
             person_id=row.person_id,
             camera_id=row.camera_id,
             metadata={**row.metadata, **({"split": row.split} if row.split is not None else {})},
+            view_id=row.view_id,
         )
         for index, row in enumerate(rows)
     ]
@@ -272,7 +287,7 @@ def _folder_rows(folder: Path, identities_from: str | None) -> list[_Row]:
                     "expected <folder>/<person_id>/<image>."
                 )
             person_id = inside[0]
-        rows.append(_Row(None, image, (), person_id, None, None, {}))
+        rows.append(_Row(None, image, (), person_id, None, None, None, {}))
     return rows
 
 
@@ -327,17 +342,19 @@ def _check_record(raw: RawRecord, image_root: Path, check_images: bool, report: 
     if person_id is not None and not _is_identifier(person_id):
         report(raw.line, "person_id", f"is {person_id!r:.60}, expected a whole number (of 64 bits) or a text")
     camera_id = fields.pop("camera_id", None)
-    if camera_id is not None and not (_is_int64(camera_id) and camera_id >= 0):
-        report(raw.line, "camera_id", f"is {camera_id!r:.60}, expected a whole number from 0")
+    view_id = fields.pop("view_id", None)
+    for name, number in (("camera_id", camera_id), ("view_id", view_id)):
+        if number is not None and not (_is_int64(number) and number >= 0):
+            report(raw.line, name, f"is {number!r:.60}, expected a whole number from 0")
     split = fields.pop("split", None)
-    if split is not None and split not in _SPLITS:
-        report(raw.line, "split", f"is {split!r:.60}, expected 'train', 'val' or 'test'")
+    if split is not None and split not in SPLITS:
+        report(raw.line, "split", f"is {split!r:.60}, expected {_SPLIT_NAMES}")
     for name, value in fields.items():
         if not (
             isinstance(value, (str, bool)) or _is_int64(value) or (isinstance(value, float) and math.isfinite(value))
         ):
             report(raw.line, name, f"is {value!r:.60}, expected a text, a number (of 64 bits), true or false")
-    return None if image is None else _Row(raw.line, image, captions, person_id, camera_id, split, fields)
+    return None if image is None else _Row(raw.line, image, captions, person_id, camera_id, view_id, split, fields)
 
 
 def _check_image(line: int, value: Any, image_root: Path, check_images: bool, report: ReportProblem) -> Path | None:
@@ -365,6 +382,10 @@ def _check_captions(line: int, value: Any, report: ReportProblem) -> tuple[str, 
             report(line, "captions", f"caption {position} is {caption!r:.60}, expected a text")
         elif not caption.strip():
             report(line, "captions", f"caption {position} is empty")
+        elif is_empty_caption(caption):
+            report(
+                line, "captions", f"caption {position}, {caption!r:.60}, is empty after cleaning (no letter, no digit)"
+            )
     return tuple(caption.strip() for caption in value if isinstance(caption, str))
 
 
@@ -374,7 +395,7 @@ def _check_uniform(raw_records: Sequence[RawRecord], report: ReportProblem) -> N
     for raw in raw_records:
         for name, value in raw.fields.items():
             kind = _value_kind(value)
-            if kind is None or name in ("image", "captions", "camera_id", "split"):
+            if kind is None or name in ("image", "captions", "camera_id", "view_id", "split"):
                 continue
             if name == "person_id" and not _is_identifier(value):
                 continue

@@ -202,7 +202,7 @@ def _typed_column(name: str, cells: Sequence[str]) -> list[Any]:
     elif all(_WHOLE_NUMBER.fullmatch(cell) for cell in filled):
         if all(len(cell) <= 20 and int(cell) in INT64 for cell in filled):  # longer codes stay text, digit by digit
             convert = int
-    elif name in ("person_id", "camera_id"):
+    elif name in ("person_id", "camera_id", "view_id"):
         pass
     elif all(_DECIMAL_NUMBER.fullmatch(cell) for cell in filled):
         convert = float

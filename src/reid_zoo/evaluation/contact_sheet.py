@@ -242,14 +242,12 @@ def draw_dataset_answers(
     """
     import numpy as np
 
-    from .protocols import encode_captions, encode_records
+    from .protocols import score_captions
 
     first = {record.person_id: record for record in reversed(dataset.records) if record.captions}
     people = list(first.values())[::-1]
     chosen = [people[index] for index in np.linspace(0, len(people) - 1, min(num_queries, len(people))).astype(int)]
-    scores = encode_captions(encoder, [record.captions[0] for record in chosen], progress=False) @ (
-        encode_records(encoder, dataset.records, progress=False).T
-    )
+    scores = score_captions(encoder, [record.captions[0] for record in chosen], dataset.records)
     rows = []
     for record, row in zip(chosen, scores, strict=True):
         best = np.argsort(-row, kind="stable")[:top_k]
