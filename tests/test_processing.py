@@ -108,16 +108,30 @@ def test_an_empty_query_is_refused(sentence):
 
 
 def test_arguments_that_would_be_ignored_are_refused():
-    with pytest.raises(ConfigurationError, match="padding"):
-        processor()(text="a man", padding=True)
+    for arguments in ({"padding": False}, {"truncation": False}, {"max_length": 5}, {"do_resize": False}):
+        for given in (arguments, {"text_kwargs": arguments}, {"common_kwargs": arguments}):
+            with pytest.raises(ConfigurationError, match=next(iter(arguments))):
+                processor()(text="a man", **given)
     with pytest.raises(ConfigurationError, match="return_tensors='np'"):
         processor()(text="a man", return_tensors="np")
     with pytest.raises(ConfigurationError, match="interpolation"):
         processor(interpolation="nearest")
     with pytest.raises(ConfigurationError, match="max_text_length is 2"):
         processor(max_text_length=2)
-    with pytest.raises(ConfigurationError, match="image_processor and a tokenizer"):
+    with pytest.raises(ConfigurationError, match="needs an image_processor"):
         ReIDProcessor()
+
+
+def test_what_transformers_ask_of_every_processor_is_taken():
+    made = processor()
+    expected = made(text="a man")
+    for arguments in (
+        {"padding": True, "truncation": True, "max_length": made.max_text_length},
+        {"text_kwargs": {"padding": "max_length"}, "images_kwargs": {}, "common_kwargs": {"return_tensors": "pt"}},
+        {"audio_kwargs": {"padding": True}, "videos_kwargs": {}},
+    ):
+        found = made(text="a man", **arguments)
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_every_mode_of_image_becomes_the_same_rgb():
@@ -178,3 +192,46 @@ def test_a_folder_without_processor(tmp_path):
     assert "\n" not in str(caught.value)
     with pytest.raises(CheckpointError, match="nobody/nothing"):
         ReIDProcessor.from_pretrained("nobody/nothing")
+
+
+def test_without_a_tokenizer_images_only(tmp_path):
+    made = ReIDProcessor.build(None, image_size=(24, 16), interpolation="bilinear")
+    made.save_pretrained(tmp_path)
+    CFineConfig.from_preset("tiny").save_pretrained(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "processor_config.json"]
+    tokenizer().save_pretrained(tmp_path)  # left over from another model: not taken up
+    for loaded in (made, ReIDProcessor.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)):
+        assert isinstance(loaded, ReIDProcessor)
+        assert loaded.tokenizer is None
+        assert loaded.model_input_names == ["pixel_values"]
+        assert "tokenizer" in repr(loaded)
+        images = loaded(images=photo())
+        assert set(images) == {"pixel_values"}
+        assert torch.equal(images["pixel_values"], made(images=photo())["pixel_values"])
+        for use in (
+            lambda loaded=loaded: loaded(text="a man"),
+            lambda loaded=loaded: loaded(images=photo(), text="a man"),
+            lambda loaded=loaded: loaded.process_texts(["a man"]),
+            lambda loaded=loaded: loaded.knows_a_word_of("a man"),
+        ):
+            with pytest.raises(QueryError, match="has no tokenizer: its model takes images only"):
+                use()
+
+
+def test_a_lost_tokenizer_is_not_mistaken_for_none(tmp_path):
+    processor().save_pretrained(tmp_path)
+    for path in tmp_path.glob("*token*"):
+        path.unlink()
+    with pytest.raises(CheckpointError, match="cannot read a processor"):
+        ReIDProcessor.from_pretrained(tmp_path)
+
+
+def test_without_a_tokenizer_it_can_be_pushed_to_the_hub(tmp_path, monkeypatch):
+    pushed = []
+    monkeypatch.setattr(
+        ReIDProcessor, "push_to_hub", lambda self, repo_id, **options: pushed.append((repo_id, options))
+    )
+    made = ReIDProcessor.build(None, image_size=(24, 16))
+    made.save_pretrained(tmp_path / "mine", push_to_hub=True)
+    made.save_pretrained(tmp_path / "mine", push_to_hub=True, repo_id="org/mine", private=True)
+    assert pushed == [("mine", {}), ("org/mine", {"private": True})]

@@ -8,7 +8,7 @@ rest as soon as neither side is half loaded.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 import wrapt
@@ -22,19 +22,19 @@ def _is_loading(name: str) -> bool:
     return bool(getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False))
 
 
-def _call_when_loaded(theirs: str, ours: str, call: Callable[[], None]) -> None:
-    """Call once `theirs` has been imported and `ours` is not in the middle of being imported."""
+def _call_when_loaded(theirs: str, ours: Sequence[str], call: Callable[[], None]) -> None:
+    """Call once, when `theirs` has been imported and none of `ours` is in the middle of being imported."""
+    called = False
 
-    def theirs_was_imported(module: ModuleType) -> None:
-        if not _is_loading(ours):
+    def was_imported(module: ModuleType) -> None:
+        nonlocal called
+        unfinished = [name for name in (theirs, *ours) if name != module.__name__ and _is_loading(name)]
+        if not called and theirs in sys.modules and not unfinished:
+            called = True
             call()
 
-    def ours_was_imported(module: ModuleType) -> None:
-        if theirs in sys.modules and not _is_loading(theirs):
-            call()
-
-    wrapt.register_post_import_hook(theirs_was_imported, theirs)
-    wrapt.register_post_import_hook(ours_was_imported, ours)
+    for name in (theirs, *ours):
+        wrapt.register_post_import_hook(was_imported, name)
 
 
 def _register_lazy_configs(module: ModuleType) -> None:
@@ -78,6 +78,7 @@ def _declare_missing_torchvision_operators(module: ModuleType) -> None:
 def install_import_hooks() -> None:
     """Arrange for everything to be registered when it is first needed."""
     wrapt.register_post_import_hook(_register_lazy_configs, "transformers.models.auto.configuration_auto")
-    _call_when_loaded("transformers.models.auto.processing_auto", "reid_zoo.processing", _register_processor)
-    _call_when_loaded("transformers.pipelines", "reid_zoo.pipelines.text_person_retrieval", _register_pipelines)
+    _call_when_loaded("transformers.models.auto.processing_auto", ["reid_zoo.processing"], _register_processor)
+    modules = ("person_retrieval", "text_person_retrieval", "image_person_retrieval")
+    _call_when_loaded("transformers.pipelines", [f"reid_zoo.pipelines.{name}" for name in modules], _register_pipelines)
     wrapt.register_post_import_hook(_declare_missing_torchvision_operators, "torchvision.extension")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import CheckpointError
+from .torchscript_archive import is_torchscript_archive, read_torchscript_archive
 
 __all__ = ["read_checkpoint", "strip_prefix", "unwrap"]
 
@@ -17,7 +18,7 @@ _WRAPPERS = ("network", "state_dict", "model", "model_state_dict")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a `.safetensors` or PyTorch checkpoint without executing anything in it.
+    """Read a `.safetensors` or PyTorch checkpoint, also a TorchScript archive, without executing anything in it.
 
     Args:
         path: The file.
@@ -36,6 +37,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             from safetensors.torch import load_file
 
             return dict(load_file(file))
+        if is_torchscript_archive(file):
+            return dict(read_torchscript_archive(file))
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # readers raise many types for damaged files; all mean the same to the user
         reason = " ".join(str(error).split())[:200]

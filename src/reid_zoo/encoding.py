@@ -1,11 +1,15 @@
-"""Model and processor together: images and sentences in, unit vectors out. What evaluation, galleries and pipelines use."""
+"""Model and processor together: images and sentences in, unit vectors out. What evaluation, galleries and pipelines use.
+
+Models whose score compares tokens (`scores_by_late_interaction`) also give features with tokens, and their score.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from textwrap import shorten
 from typing import Any
@@ -16,11 +20,19 @@ from PIL import Image
 
 from .errors import QueryError
 from .model_identity import ModelIdentity
+from .outputs import RetrievalFeatures
 from .processing import ReIDProcessor
 
-__all__ = ["PersonEncoder", "fingerprint"]
+__all__ = ["MissingCameraWarning", "PersonEncoder", "fingerprint", "join_features"]
 
 _SAMPLES_PER_TENSOR = 256
+
+Labels = Sequence[int | None] | None
+"""Camera or viewpoint of each image, `None` where unknown."""
+
+
+class MissingCameraWarning(UserWarning):
+    """A model that uses the camera (or the viewpoint) of an image was given images without it."""
 
 
 def fingerprint(model: Any) -> str:
@@ -68,6 +80,7 @@ class PersonEncoder:
         self.batch_size = batch_size
         self.name = name or self.model.config.name_or_path or model.config.name_or_path or "unnamed model"
         self.revision = revision
+        self._warned = False
         if device is not None:
             self.model.to(device)
 
@@ -115,45 +128,237 @@ class PersonEncoder:
             fingerprint=fingerprint(self.model),
         )
 
-    def encode_images(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """PIL images → `(B, E)` float32 rows of unit length."""
-        return self._encode(images, lambda batch: self._image_features(self.processor.process_images(batch)))
+    @property
+    def supports_text(self) -> bool:
+        """Whether the model reads sentences."""
+        return bool(self.model.supports_text)
+
+    @property
+    def scores_by_late_interaction(self) -> bool:
+        """Whether the model's score compares tokens, so that vectors alone do not rank as it does."""
+        return bool(self.model.scores_by_late_interaction)
+
+    @property
+    def uses_camera_ids(self) -> bool:
+        """Whether the embedding of an image depends on its camera."""
+        return bool(self.model.config.uses_camera_ids)
+
+    @property
+    def uses_view_ids(self) -> bool:
+        """Whether the embedding of an image depends on its viewpoint."""
+        return bool(self.model.config.uses_view_ids)
+
+    def encode_images(
+        self, images: Sequence[Image.Image], camera_ids: Labels = None, view_ids: Labels = None
+    ) -> np.ndarray:
+        """PIL images → `(B, E)` float32 rows of unit length.
+
+        Args:
+            images: B images.
+            camera_ids: Camera of each image, numbered from 0 as in the model's training, `None` where unknown; not used by
+                a model without camera embedding. An image without the labels that the model uses is encoded without
+                any, which [`MissingCameraWarning`] says once.
+            view_ids: Viewpoint of each image, likewise.
+
+        Raises:
+            QueryError: If a label is no whole number, out of range, or there are not B of them.
+        """
+        return self._embeds(self._encode_images(images, camera_ids, view_ids, ("embeds",)))
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Sentences → `(B, E)` float32 rows of unit length."""
-        return self._encode(texts, lambda batch: self._text_features(self.processor.process_texts(batch)))
+        """Sentences → `(B, E)` float32 rows of unit length.
+
+        Raises:
+            QueryError: If the model takes images only.
+        """
+        return self._embeds(self._encode_texts(texts, ("embeds",)))
+
+    def encode_image_features(
+        self, images: Sequence[Image.Image], camera_ids: Labels = None, view_ids: Labels = None
+    ) -> RetrievalFeatures:
+        """What the model's own score needs of images, on the processor: `embeds`, for late interaction also the tokens.
+
+        Args:
+            images: B images, at least one.
+            camera_ids: As of `encode_images`.
+            view_ids: As of `encode_images`.
+        """
+        fields = ("embeds", "tokens", "token_mask") if self.scores_by_late_interaction else ("embeds",)
+        return self._encode_images(images, camera_ids, view_ids, fields)
+
+    def encode_text_features(self, texts: Sequence[str]) -> RetrievalFeatures:
+        """What the model's own score needs of sentences (at least one), on the processor; see `encode_image_features`."""
+        late = self.scores_by_late_interaction
+        return self._encode_texts(texts, ("embeds", "granularities", "tokens", "token_mask") if late else ("embeds",))
+
+    def similarity(self, texts: RetrievalFeatures, images: RetrievalFeatures) -> np.ndarray:
+        """The model's own score of features from `encode_text_features` and `encode_image_features`.
+
+        Returns:
+            `(num_texts, num_images)` float32.
+        """
+        with torch.inference_mode():
+            scores = self.model.similarity(_moved(texts, self.model.device), _moved(images, self.model.device))
+            return np.asarray(scores.float().cpu().numpy())
 
     def check_query(self, text: str) -> None:
         """Refuse a sentence of which the model knows no word: every such sentence would get the same answers.
 
         Raises:
-            QueryError: If so; as with a query in a script that the training captions do not use.
+            QueryError: If so (as with a query in a script that the training captions do not use), or if the model takes
+                images only.
         """
+        self.check_supports_text()
         if not self.processor.knows_a_word_of(text):
             raise QueryError(
                 f"the model knows no word of the query {shorten(text, 60)!r}; describe the person in the language of "
                 "its training captions (English for the published data sets)."
             )
 
-    def _image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return self.model.get_image_features(pixel_values=pixel_values.to(self.model.device)).embeds
+    def check_supports_text(self) -> None:
+        """Refuse sentences for a model that takes images only.
 
-    def _text_features(self, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
-        return self.model.get_text_features(
-            **{key: value.to(self.model.device) for key, value in tokens.items()}
-        ).embeds
+        Raises:
+            QueryError: If it is one.
+        """
+        if not self.supports_text:
+            raise QueryError(
+                f"the model {self.name!r} ({self.model.config.model_type}) takes images only; search with an image, in "
+                'pipelines by pipeline("image-person-retrieval").'
+            )
 
-    def _encode(self, items: Sequence[Any], encode: Any) -> np.ndarray:
+    def label_problem(self, camera_id: Any, view_id: Any = None) -> str | None:
+        """Why an image with these labels cannot be encoded, in a few words; `None` if it can.
+
+        Args:
+            camera_id: Its camera, `None` or NaN if unknown.
+            view_id: Its viewpoint, likewise.
+        """
+        for kind, number_of, used, value in (
+            ("camera_id", "num_cameras", self.uses_camera_ids, camera_id),
+            ("view_id", "num_views", self.uses_view_ids, view_id),
+        ):
+            if not used or _is_missing(value):
+                continue
+            count = getattr(self.model.config, number_of)
+            if (
+                isinstance(value, bool | np.bool_)
+                or not isinstance(value, int | float | np.integer | np.floating)
+                or value % 1
+            ):
+                return f"{kind} is {value!r}, but must be a whole number from 0 to {count - 1}"
+            if not 0 <= value < count:
+                return f"{kind} is {value}, but the model was trained with {number_of} = {count}, numbered from 0"
+        return None
+
+    def _label_groups(
+        self, count: int, camera_ids: Labels, view_ids: Labels
+    ) -> list[tuple[np.ndarray, dict[str, torch.Tensor]]]:
+        """Rows that are encoded in one way, each with the tensors of their labels; images with all labels come first."""
+        columns: dict[str, Sequence[Any]] = {}
+        for name, used, values in (
+            ("camera_ids", self.uses_camera_ids, camera_ids),
+            ("view_ids", self.uses_view_ids, view_ids),
+        ):
+            if used:
+                columns[name] = [None] * count if values is None else values
+                if len(columns[name]) != count:
+                    raise QueryError(f"there are {len(columns[name])} {name} for {count} images; give one for each.")
+        if not columns:
+            return [(np.arange(count), {})]
+        known = np.ones(count, bool)
+        for row in range(count):
+            labels = {name: column[row] for name, column in columns.items()}
+            problem = self.label_problem(labels.get("camera_ids"), labels.get("view_ids"))
+            if problem:
+                raise QueryError(f"image {row}: {problem}.")
+            known[row] = not any(_is_missing(value) for value in labels.values())
+        if not known.all() and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"the model {self.name!r} was trained with {' and '.join(columns)}, but some images have none; they are "
+                "encoded without, which makes their embeddings worse.",
+                MissingCameraWarning,
+                stacklevel=4,
+            )
+        with_labels, without = np.flatnonzero(known), np.flatnonzero(~known)
+        tensors = {
+            name: torch.tensor([int(column[row]) for row in with_labels.tolist()]) for name, column in columns.items()
+        }
+        return [group for group in ((with_labels, tensors), (without, {})) if len(group[0])]
+
+    def _encode_images(
+        self, images: Sequence[Image.Image], camera_ids: Labels, view_ids: Labels, fields: Sequence[str]
+    ) -> RetrievalFeatures:
+        groups = self._label_groups(len(images), camera_ids, view_ids)
+        parts = []
+        for rows, labels in groups:
+
+            def encode(part: slice, rows: np.ndarray = rows, labels: Mapping[str, Any] = labels) -> RetrievalFeatures:
+                pixels = self.processor.process_images([images[row] for row in rows[part]])
+                inputs = {"pixel_values": pixels} | {name: values[part] for name, values in labels.items()}
+                return self.model.get_image_features(**_on_device(inputs, self.model.device))
+
+            parts.append(self._encode(len(rows), encode, fields))
+        joined = join_features(parts)
+        if len(groups) < 2:
+            return joined
+        return joined.take(torch.from_numpy(np.argsort(np.concatenate([rows for rows, _ in groups]))))
+
+    def _encode_texts(self, texts: Sequence[str], fields: Sequence[str]) -> RetrievalFeatures:
+        self.check_supports_text()
+
+        def encode(part: slice) -> RetrievalFeatures:
+            inputs = self.processor.process_texts(texts[part])
+            return self.model.get_text_features(**_on_device(inputs, self.model.device))
+
+        return self._encode(len(texts), encode, fields)
+
+    def _encode(
+        self, count: int, encode: Callable[[slice], RetrievalFeatures], fields: Sequence[str]
+    ) -> RetrievalFeatures:
+        """Encodes in batches; keeps only some fields of the features, on the processor and in float32."""
         was_training = self.model.training
         self.model.eval()
+        parts: list[RetrievalFeatures] = []
         try:
             with torch.inference_mode():
-                parts: Iterable[torch.Tensor] = [
-                    encode(items[start : start + self.batch_size]).float().cpu()
-                    for start in range(0, len(items), self.batch_size)
-                ]
-                if not parts:
-                    return np.zeros((0, self.model.config.embedding_size), dtype=np.float32)
-                return torch.cat(list(parts)).numpy()
+                for start in range(0, count, self.batch_size):
+                    features = encode(slice(start, start + self.batch_size))
+                    kept = RetrievalFeatures(**{name: getattr(features, name) for name in fields})
+                    parts.append(_moved(kept, torch.device("cpu"), torch.float32))
         finally:
             self.model.train(was_training)
+        return join_features(parts)
+
+    def _embeds(self, features: RetrievalFeatures) -> np.ndarray:
+        if features.embeds is None:  # of no images at all
+            return np.zeros((0, self.model.config.embedding_size), dtype=np.float32)
+        return np.asarray(features.embeds.numpy())
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or bool(value != value)
+
+
+def _on_device(inputs: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    return {name: value.to(device) for name, value in inputs.items()}
+
+
+def _moved(features: RetrievalFeatures, device: torch.device, dtype: torch.dtype | None = None) -> RetrievalFeatures:
+    """Features on another device; floating-point tensors in another precision if one is given."""
+    return features.map(lambda tensor: tensor.to(device, dtype if tensor.is_floating_point() else None))
+
+
+def join_features(parts: Sequence[RetrievalFeatures]) -> RetrievalFeatures:
+    """Features of several batches as one; without any batch, no field is set."""
+    if len(parts) < 2:
+        return parts[0] if parts else RetrievalFeatures()
+    fields: dict[str, Any] = {}
+    for name, first in parts[0].items():
+        values = [part[name] for part in parts]
+        if isinstance(first, Mapping):
+            fields[name] = {key: torch.cat([value[key] for value in values]) for key in first}
+        else:
+            fields[name] = torch.cat(values)
+    return RetrievalFeatures(**fields)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 from transformers.utils import ModelOutput
@@ -19,11 +21,13 @@ class EncoderOutput(ModelOutput):
         token_scores: `(B, L)` attention of the class token to every token in the last block, averaged over the heads;
             `None` unless it was asked for.
         unnormalised_state: `(B, L, D)` image tokens as the last block leaves them, before the last layer norm.
+        penultimate_state: `(B, L, D)` image tokens as the block before the last one leaves them.
     """
 
     last_hidden_state: Tensor | None = None
     token_scores: Tensor | None = None
     unnormalised_state: Tensor | None = None
+    penultimate_state: Tensor | None = None
 
 
 @dataclass
@@ -38,6 +42,7 @@ class RetrievalFeatures(ModelOutput):
         token_mask: `(B, L)`, true where a token is real (not padding).
         token_indices: `(B, K)` positions of the selected tokens, most informative first.
         token_scores: `(B, L)` score each token was selected by.
+        pooler_output: `embeds`, under the name that transformers' own dual encoders use.
     """
 
     embeds: Tensor | None = None
@@ -46,11 +51,25 @@ class RetrievalFeatures(ModelOutput):
     token_mask: Tensor | None = None
     token_indices: Tensor | None = None
     token_scores: Tensor | None = None
+    pooler_output: Tensor | None = field(default=None, init=False, repr=False, compare=False)
 
-    @property
-    def pooler_output(self) -> Tensor | None:
-        """`embeds`, under the name that transformers' own dual encoders use."""
-        return self.embeds
+    def map(self, function: Callable[[Tensor], Tensor]) -> RetrievalFeatures:
+        """The same features with `function` applied to every tensor."""
+
+        def apply(value: Any) -> Any:
+            return (
+                {key: function(tensor) for key, tensor in value.items()} if isinstance(value, dict) else function(value)
+            )
+
+        return RetrievalFeatures(**{name: apply(value) for name, value in self.items()})
+
+    def take(self, rows: Tensor | slice) -> RetrievalFeatures:
+        """The features of some of the B images or sentences: indices, a mask or a slice of the first axis."""
+        return self.map(lambda tensor: tensor[rows])
+
+
+# A declared field, which is how sentence-transformers finds out what `get_*_features` return, but stored nowhere.
+RetrievalFeatures.pooler_output = property(lambda self: self.embeds)  # type: ignore[assignment]
 
 
 @dataclass
@@ -80,6 +99,7 @@ class ReIDTrainingOutput(ModelOutput):
         similarities: Name → `(B, B)` image × text similarity that a loss was computed on.
         correspondences: Name → index tensor that a training-only module chose (constants for the gradient).
         accuracies: Name → share of correct predictions of a training-only head in the batch, 0…1.
+        logits: Name → `(B, K)` scores of the training identities by a training-only head.
     """
 
     loss: Tensor | None = None
@@ -89,3 +109,4 @@ class ReIDTrainingOutput(ModelOutput):
     similarities: dict[str, Tensor] | None = None
     correspondences: dict[str, Tensor] | None = None
     accuracies: dict[str, Tensor] | None = None
+    logits: dict[str, Tensor] | None = None

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from transformers import BatchFeature, ViTImageProcessorPil
+from transformers import AutoImageProcessor, BatchFeature, ViTImageProcessorPil
 from transformers.image_utils import PILImageResampling
 from transformers.processing_utils import ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.utils import PROCESSOR_NAME
 
 from .clip_tokenizer import clean_caption
+from .data.caption_cleaning import CAPTION_CLEANING, clean_evaluation_caption
 from .errors import CheckpointError, ConfigurationError, QueryError
 from .validation import check_choice
 
@@ -40,13 +42,15 @@ class ReIDProcessor(ProcessorMixin):
 
     Args:
         image_processor: transformers' PIL image processor; see `build` for how to make one.
-        tokenizer: A tokenizer of transformers.
+        tokenizer: A tokenizer of transformers; `None` for a model that takes images only. Such a processor refuses text.
         max_text_length: Number of tokens a sentence is cut and padded to, special tokens included.
         truncation_keeps_sep: What happens to a longer sentence: the first `max_text_length` ids are kept and the closing
             separator is lost (`False`, as CFine's release does), or the separator stays last (`True`).
         clean_text: Prepare sentences as CLIP does: repair broken unicode, unescape HTML, collapse white space, lower-case.
         pad_token_id: Id that fills sentences up; the tokenizer's own by default. CLIP's authors use 0, which the
             tokenizer cannot say because 0 is also the id of a letter.
+        caption_cleaning: Whose punctuation is removed: of `"none"`, of sentences that are searched with (`"eval"`, as
+            MGCC's release does) or of training captions as well (`"both"`); see [`clean_evaluation_caption`].
 
     Example:
         >>> processor = ReIDProcessor.from_pretrained("org/cfine-cuhk")
@@ -63,14 +67,14 @@ class ReIDProcessor(ProcessorMixin):
         truncation_keeps_sep: bool = False,
         clean_text: bool = False,
         pad_token_id: int | None = None,
+        caption_cleaning: str = "none",
         **kwargs: Any,
     ) -> None:
-        if image_processor is None or tokenizer is None:
-            raise ConfigurationError(
-                "ReIDProcessor needs an image_processor and a tokenizer; see ReIDProcessor.build()."
-            )
+        if image_processor is None:
+            raise ConfigurationError("ReIDProcessor needs an image_processor; see ReIDProcessor.build().")
         if max_text_length < _NUM_SPECIAL_TOKENS + 1:
             raise ConfigurationError(f"ReIDProcessor.max_text_length is {max_text_length}, but must be at least 3.")
+        check_choice("ReIDProcessor", "caption_cleaning", caption_cleaning, CAPTION_CLEANING)
         if not isinstance(image_processor, ViTImageProcessorPil):
             # Loading prefers the torchvision implementation, which does not resize exactly as Pillow does.
             image_processor = ViTImageProcessorPil.from_dict(image_processor.to_dict())
@@ -79,11 +83,12 @@ class ReIDProcessor(ProcessorMixin):
         self.truncation_keeps_sep = truncation_keeps_sep
         self.clean_text = clean_text
         self.pad_token_id = pad_token_id
+        self.caption_cleaning = caption_cleaning
 
     @classmethod
     def build(
         cls,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: PreTrainedTokenizerBase | None,
         *,
         image_size: Sequence[int],
         image_mean: Sequence[float] = (0.485, 0.456, 0.406),
@@ -93,11 +98,12 @@ class ReIDProcessor(ProcessorMixin):
         truncation_keeps_sep: bool = False,
         clean_text: bool = False,
         pad_token_id: int | None = None,
+        caption_cleaning: str = "none",
     ) -> ReIDProcessor:
         """A processor from plain values; the defaults are CFine's (ImageNet constants, also for CLIP weights).
 
         Args:
-            tokenizer: Tokenizer.
+            tokenizer: Tokenizer, or `None` for images only.
             image_size: `(height, width)` in pixels.
             image_mean: Mean per channel, of pixels in [0, 1].
             image_std: Standard deviation per channel.
@@ -106,6 +112,7 @@ class ReIDProcessor(ProcessorMixin):
             truncation_keeps_sep: See the class.
             clean_text: See the class.
             pad_token_id: See the class.
+            caption_cleaning: See the class.
         """
         check_choice("ReIDProcessor.build", "interpolation", interpolation, _INTERPOLATIONS)
         height, width = image_size
@@ -115,7 +122,15 @@ class ReIDProcessor(ProcessorMixin):
             image_std=list(image_std),
             resample=_INTERPOLATIONS[interpolation],
         )
-        return cls(image_processor, tokenizer, max_text_length, truncation_keeps_sep, clean_text, pad_token_id)
+        return cls(
+            image_processor,
+            tokenizer,
+            max_text_length,
+            truncation_keeps_sep,
+            clean_text,
+            pad_token_id,
+            caption_cleaning,
+        )
 
     @classmethod
     def build_for_clip(
@@ -169,12 +184,44 @@ class ReIDProcessor(ProcessorMixin):
     @property
     def padding_id(self) -> int:
         """Id that fills sentences up."""
+        assert self.tokenizer is not None
         return self.pad_token_id if self.pad_token_id is not None else self.tokenizer.pad_token_id or 0
 
     @property
     def model_input_names(self) -> list[str]:
         """Keys that a call may return."""
-        return ["pixel_values", "input_ids", "attention_mask"]
+        return ["pixel_values"] if self.tokenizer is None else ["pixel_values", "input_ids", "attention_mask"]
+
+    def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
+        """Transformers' check of its parts, which does not know that one may be missing."""
+        if argument_name == "tokenizer" and argument is None:
+            return None
+        return super().check_argument_for_proper_class(argument_name, argument)
+
+    @classmethod
+    def _get_arguments_from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], processor_dict: Any = None, **kwargs: Any
+    ) -> list[Any]:
+        if not processor_dict or processor_dict.get("tokenizer", "") is not None:
+            return super()._get_arguments_from_pretrained(pretrained_model_name_or_path, processor_dict, **kwargs)
+        return [AutoImageProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs), None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `processor_config.json` holds; it says so where there is no tokenizer."""
+        return super().to_dict() | ({"tokenizer": None} if self.tokenizer is None else {})
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any
+    ) -> list[str]:
+        """Save to a folder, and with `push_to_hub=True` to the Hub; the same arguments as in transformers."""
+        if self.tokenizer is not None:
+            return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        os.makedirs(save_directory, exist_ok=True)
+        path = os.path.join(save_directory, PROCESSOR_NAME)
+        self.to_json_file(path)
+        if push_to_hub:
+            self.push_to_hub(kwargs.pop("repo_id", os.path.basename(os.path.abspath(save_directory))), **kwargs)
+        return [path]
 
     def __call__(
         self,
@@ -189,18 +236,17 @@ class ReIDProcessor(ProcessorMixin):
             images: One image or several (PIL images or arrays); any mode, converted to RGB.
             text: One sentence or several.
             return_tensors: Only `"pt"`.
-            kwargs: Nothing else is taken.
+            kwargs: What transformers' own processors take, as long as it asks for what happens anyway: `padding`,
+                `truncation` and `max_length`, also in `text_kwargs` and `common_kwargs`.
 
         Returns:
             `pixel_values` `(B, 3, H, W)` float32 and/or `input_ids`, `attention_mask` `(B, max_text_length)` int64.
 
         Raises:
-            QueryError: If a sentence is empty or not text, or nothing was given.
+            ConfigurationError: For any other argument, or another value.
+            QueryError: If a sentence is empty or not text, nothing was given, or text where there is no tokenizer.
         """
-        if return_tensors != "pt":
-            raise ConfigurationError(f"return_tensors={return_tensors!r}: only 'pt' is supported.")
-        if kwargs:
-            raise ConfigurationError(f"ReIDProcessor takes images, text and return_tensors, not {', '.join(kwargs)}.")
+        self._check_requests({"return_tensors": return_tensors, **kwargs})
         if images is None and text is None:
             raise QueryError("give images, text or both.")
         data: dict[str, torch.Tensor] = {}
@@ -214,6 +260,27 @@ class ReIDProcessor(ProcessorMixin):
             data |= self.process_texts(sentences)
         return BatchFeature(data)
 
+    def _check_requests(self, requests: Mapping[str, Any]) -> None:
+        """Refuse every argument that asks for something else than what a call does."""
+        done: dict[str, tuple[Any, ...]] = {
+            "return_tensors": ("pt",),
+            "padding": (True, "longest", "max_length"),  # a longer padding changes no features
+            "truncation": (True, "longest_first", "only_first"),
+            "max_length": (self.max_text_length, None),
+        }
+        for name, value in requests.items():
+            if name in ("text_kwargs", "images_kwargs", "common_kwargs"):
+                self._check_requests(value)
+            elif name in ("audio_kwargs", "videos_kwargs"):
+                continue  # about inputs that there are none of
+            elif name not in done:
+                raise ConfigurationError(f"ReIDProcessor takes images, text and return_tensors, not {name}.")
+            elif value not in done[name]:
+                raise ConfigurationError(
+                    f"{name}={value!r}: only {done[name][0]!r} is supported. Sentences are always cut and padded to "
+                    "max_text_length."
+                )
+
     def process_images(self, images: Sequence[Any]) -> torch.Tensor:
         """PIL images or arrays `(height, width, 3)` of 0…255 → `(B, 3, H, W)` float32."""
         pictures = [
@@ -224,14 +291,19 @@ class ReIDProcessor(ProcessorMixin):
             raise QueryError("the list of images is empty.")
         return self.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
 
-    def process_texts(self, sentences: Sequence[str]) -> dict[str, torch.Tensor]:
+    def process_texts(self, sentences: Sequence[str], *, training: bool = False) -> dict[str, torch.Tensor]:
         """Sentences → `input_ids` and `attention_mask`, `(B, max_text_length)` int64.
 
         An empty sentence, which a data set may hold, becomes the special tokens alone; a call of the processor refuses it.
 
+        Args:
+            sentences: B sentences.
+            training: They are training captions, which `caption_cleaning="eval"` leaves as they are.
+
         Raises:
-            QueryError: If a sentence is not text, or there is none.
+            QueryError: If a sentence is not text, there is none, or the processor has no tokenizer.
         """
+        tokenizer = self._tokenizer_or_error()
         sentences = list(sentences)
         for sentence in sentences:
             if not isinstance(sentence, str):
@@ -239,9 +311,11 @@ class ReIDProcessor(ProcessorMixin):
         if not sentences:
             raise QueryError("the list of sentences is empty.")
         length = self.max_text_length
+        if self.caption_cleaning == "both" or (self.caption_cleaning == "eval" and not training):
+            sentences = [clean_evaluation_caption(sentence) for sentence in sentences]
         if self.clean_text:
             sentences = [clean_caption(sentence) for sentence in sentences]
-        encoded = self.tokenizer(sentences, add_special_tokens=True, truncation=False, verbose=False)["input_ids"]
+        encoded = tokenizer(sentences, add_special_tokens=True, truncation=False, verbose=False)["input_ids"]
         input_ids = torch.full((len(sentences), length), self.padding_id)
         attention_mask = torch.zeros(len(sentences), length, dtype=torch.long)
         for row, ids in enumerate(encoded):
@@ -258,10 +332,18 @@ class ReIDProcessor(ProcessorMixin):
             attention_mask[row, : len(ids)] = 1
         return {"input_ids": input_ids, "attention_mask": attention_mask}
 
+    def _tokenizer_or_error(self) -> PreTrainedTokenizerBase:
+        if self.tokenizer is None:
+            raise QueryError(
+                "this processor has no tokenizer: its model takes images only; give images instead of text."
+            )
+        return self.tokenizer
+
     def knows_a_word_of(self, sentence: str) -> bool:
         """Whether any word of a sentence (punctuation aside) is in the tokenizer's vocabulary."""
-        tokens = self.tokenizer.tokenize(sentence)
-        return any(token != self.tokenizer.unk_token and any(map(str.isalnum, token)) for token in tokens)
+        tokenizer = self._tokenizer_or_error()
+        tokens = tokenizer.tokenize(sentence)
+        return any(token != tokenizer.unk_token and any(map(str.isalnum, token)) for token in tokens)
 
 
 def register_processor() -> None:

@@ -86,7 +86,7 @@ def test_index_reports_what_it_did_and_a_rerun_adds_nothing(run, model, data, tm
     Image.new("RGB", (20, 40), "red").save(images / "new.png")
     status, out, _ = run("index", model, images, "--gallery", tmp_path / "g", "--no-progress")
     assert status == 0
-    assert "1 added, 16 already there, 2 unreadable; 17 images in all" in out
+    assert "1 added, 16 already there, 2 failed; 17 images in all" in out
 
 
 def test_index_with_metadata_and_search_with_a_filter(run, model, data, tmp_path):
@@ -282,9 +282,33 @@ def test_a_file_with_many_problems_shows_the_first_ones(run, tmp_path):
     assert len(json.loads(out)["problems"]) == 30
 
 
-def test_lists(run):
+def test_models_are_listed_with_what_they_need_and_what_is_reported(run):
     _, out, _ = run("models", "--json")
-    assert [entry["model_type"] for entry in json.loads(out)["models"]] == list(METHODS)
+    listed = json.loads(out)["models"]
+    assert [entry["model_type"] for entry in listed] == list(METHODS)
+    by_type = {entry["model_type"]: entry for entry in listed}
+    assert by_type["clip_reid"]["queries"] == ["image"]
+    assert by_type["clip_reid"]["optional_inputs"] == ["camera_ids", "view_ids"]
+    assert all(result["source"] for entry in listed for result in entry["reported"])
+    _, out, _ = run("models")
+    assert "none of them is measured by us" in out
+
+
+def test_one_model_is_shown_with_its_sizes(run):
+    _, out, _ = run("models", "clip_reid", "--json")
+    entry = json.loads(out)
+    sizes = {size["preset"]: size for size in entry["sizes"]}
+    assert sizes["base"]["parameters"] == entry["parameters"] == 86_142_976
+    assert sizes["rn50"]["embedding_size"] == 3072
+    _, out, _ = run("models", "clip_reid")
+    assert "mAP 75.80, R1 89.70" in out
+    assert "licence of the official release: MIT" in out
+    status, _, lines = run("models", "clipreid")
+    assert status == 1
+    assert "did you mean 'clip_reid'?" in lines[-1]
+
+
+def test_lists(run):
     _, out, _ = run("recipes", "--json")
     assert "cfine-tiny" in {entry["name"] for entry in json.loads(out)["recipes"]}
     assert run("--version")[1].startswith("reid-zoo ")

@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reid_zoo.errors import EvaluationError
+from reid_zoo.evaluation import positions
 from reid_zoo.evaluation.metrics import RetrievalMetrics, evaluate_retrieval
-from reid_zoo.evaluation.scores import PRODUCT_ROWS, compute_similarity
+from reid_zoo.evaluation.positions import SamePerson, Ties, rank_positives
+from reid_zoo.evaluation.scores import PRODUCT_ROWS, accelerator_tiles, compute_similarity
 
 TIES = ("stable", "optimistic", "pessimistic")
 
@@ -276,6 +278,9 @@ def test_memory_holds_one_tile_and_never_the_matrix() -> None:
     ids = np.arange(number) % 100
     queries, gallery = unit_rows(number, 8, 7), unit_rows(number, 8, 8)
     tile = 2 * PRODUCT_ROWS * number * 4
+    evaluate_retrieval(
+        queries[:1], gallery, query_person_ids=ids[:1], gallery_person_ids=ids
+    )  # imports are not counted
     tracemalloc.start()
     evaluate_retrieval(queries, gallery, query_person_ids=ids, gallery_person_ids=ids, block_size=2 * PRODUCT_ROWS)
     _, peak = tracemalloc.get_traced_memory()
@@ -376,3 +381,77 @@ def test_progress_bar_goes_to_standard_error(capfd: pytest.CaptureFixture[str]) 
     captured = capfd.readouterr()
     assert captured.out == ""
     assert "3/3" in captured.err
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    num_queries=st.integers(1, 5),
+    num_gallery=st.integers(1, 90),
+    levels=st.sampled_from([0, 1, 3, 1000]),
+    persons=st.integers(1, 3),
+    ties=st.sampled_from(TIES),
+    seed=st.integers(0, 2**16),
+)
+def test_comparing_sorting_and_accelerators_count_the_same(
+    num_queries: int, num_gallery: int, levels: int, persons: int, ties: Ties, seed: int
+) -> None:
+    """The three ways of counting: with up to 90 positives rows are sorted, with few they are compared."""
+    random = np.random.default_rng(seed)
+    scores = (random.integers(-levels, levels + 1, (num_queries, num_gallery)) / 8).astype(np.float32)
+    query_ids = random.integers(0, persons, num_queries)
+    gallery_ids = random.integers(0, persons, num_gallery)
+    rows, items = np.nonzero(query_ids[:, None] == gallery_ids)
+    same_person = SamePerson(rows, items, random.random(len(rows)) < 0.3)
+    expected = rank_positives(scores, same_person, ties, 0)
+    made = [rank_positives(torch.from_numpy(scores), same_person, ties, 0)]
+    for most in (0, 10**6):
+        for held in (1, positions._OUTCOME_BYTES):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(positions, "_MOST_COMPARED", most)
+                patch.setattr(positions, "_OUTCOME_BYTES", held)
+                made.append(rank_positives(scores, same_person, ties, 0))
+    for one in made:
+        for name in ("rows", "places", "ranks"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(expected, name))
+
+
+def test_rows_longer_than_one_lane_of_counters() -> None:
+    """All bits of a lane: more than 255 outcomes per byte would overflow."""
+    scores = np.ones((2, 3 * 255 * 8 + 17), dtype=np.float32)
+    scores[:, -1] = -1
+    gallery_ids = np.zeros(scores.shape[1], dtype=int)
+    gallery_ids[-1] = 1
+    metrics = evaluate_retrieval(similarity=scores, query_person_ids=[1, 1], gallery_person_ids=gallery_ids)
+    assert metrics.first_positive_rank.tolist() == [scores.shape[1]] * 2
+
+
+@pytest.mark.parametrize("smallest", [0.0, -0.0, 1e-44, -1e-44])
+def test_scores_next_to_zero_tie_as_they_should(smallest: float) -> None:
+    scores = np.array([[smallest, 1e-44, 0.0, -0.0, -1e-44, 1.0]], dtype=np.float32)
+    ids = [1, 0, 0, 0, 0, 0]
+    metrics = evaluate_retrieval(similarity=scores, query_person_ids=[1], gallery_person_ids=ids, ties="pessimistic")
+    assert metrics.first_positive_rank.tolist() == [1 + int((scores[0, 1:] >= scores[0, 0]).sum())]
+
+
+@pytest.mark.parametrize("block_size", [1, 128, 200, 1000])
+def test_tiles_made_on_an_accelerator_are_those_of_the_processor(block_size: int) -> None:
+    queries, gallery = unit_rows(300, 32, 9), unit_rows(170, 32, 10)
+    parts = list(accelerator_tiles(torch.from_numpy(queries), torch.from_numpy(gallery), block_size))
+    assert [start for start, _ in parts] == list(range(0, 300, -(-min(block_size, 300) // PRODUCT_ROWS) * PRODUCT_ROWS))
+    np.testing.assert_array_equal(torch.cat([tile for _, tile in parts]).numpy(), compute_similarity(queries, gallery))
+    broken = torch.from_numpy(queries).clone()
+    broken[7, 0] = torch.nan
+    for arguments, message in (
+        ((broken, broken), "query_features: row 7 contains NaN"),
+        ((broken[:3], broken[:3, :5]), "32 dimensions, gallery features 5"),
+        ((broken[0], broken), "query_features must have two dimensions"),
+    ):
+        with pytest.raises(EvaluationError, match=message):
+            accelerator_tiles(*arguments, block_size)
+
+
+def test_rank_positives_refuses_what_is_not_finite_on_any_device() -> None:
+    scores = torch.tensor([[0.0, 1.0], [torch.inf, 0.0]])
+    same_person = SamePerson(np.array([0]), np.array([0]), np.array([False]))
+    with pytest.raises(EvaluationError, match="query 11 and gallery item 0 is inf"):
+        rank_positives(scores, same_person, "stable", 10)

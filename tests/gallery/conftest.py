@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from reid_zoo.errors import GalleryError, QueryError
@@ -26,6 +27,7 @@ from reid_zoo.gallery.engines.base import (
     column_values,
 )
 from reid_zoo.gallery.filters import Filter, evaluate
+from reid_zoo.outputs import RetrievalFeatures
 
 
 class FakeEncoder:
@@ -53,6 +55,45 @@ class FakeEncoder:
     def _normalised(rows: list[np.ndarray]) -> np.ndarray:
         matrix = np.stack(rows).astype(np.float32)
         return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+
+
+class LateEncoder(FakeEncoder):
+    """Scores by the best image token for each text token; some images have one token less than others."""
+
+    scores_by_late_interaction = True
+
+    def __init__(self, size: int = 32, name: str = "late/model") -> None:
+        super().__init__(size, name)
+        self.scored: list[tuple[int, int]] = []
+
+    def encode_image_features(self, images: Sequence[Image.Image]) -> RetrievalFeatures:
+        thumbnails = [np.asarray(image.resize((4, 4)), np.float32) - 99.5 for image in images]
+        tokens = np.stack([thumbnail.reshape(16, 3).T for thumbnail in thumbnails]) / 300
+        mask = np.array([[True, True, thumbnail.sum() % 2 < 1] for thumbnail in thumbnails])
+        return self._features(self.encode_images(images), tokens * mask[..., None], mask)
+
+    def encode_text_features(self, texts: Sequence[str]) -> RetrievalFeatures:
+        generators = [np.random.default_rng([7, *text.encode()]) for text in texts]
+        tokens = np.stack([generator.normal(size=(2, 16)) for generator in generators])
+        return self._features(self.encode_texts(texts), tokens, np.ones((len(texts), 2), bool))
+
+    @staticmethod
+    def _features(embeds: np.ndarray, tokens: np.ndarray, mask: np.ndarray) -> RetrievalFeatures:
+        return RetrievalFeatures(
+            embeds=torch.from_numpy(embeds),
+            tokens=torch.from_numpy(tokens.astype(np.float32)),
+            token_mask=torch.from_numpy(mask),
+        )
+
+    def similarity(self, texts: RetrievalFeatures, images: RetrievalFeatures) -> np.ndarray:
+        assert texts.tokens is not None
+        assert images.tokens is not None
+        assert images.token_mask is not None
+        self.scored.append((len(texts.tokens), len(images.tokens)))
+        pairs = torch.einsum("twd,izd->tiwz", texts.tokens.double(), images.tokens.double())
+        best = pairs.masked_fill(~images.token_mask[None, :, None], -torch.inf).amax(dim=3)
+        coarse = texts.embeds.double() @ images.embeds.double().T
+        return (best.sum(dim=2) + 0.1 * coarse).float().numpy()
 
 
 class MemoryStore(GalleryStore):
@@ -193,6 +234,11 @@ def make_encoder() -> Callable[..., FakeEncoder]:
 @pytest.fixture
 def encoder() -> FakeEncoder:
     return FakeEncoder()
+
+
+@pytest.fixture
+def late_encoder() -> LateEncoder:
+    return LateEncoder()
 
 
 @pytest.fixture

@@ -108,7 +108,8 @@ def test_the_order_of_the_input_is_the_order_of_the_ids(gallery: Gallery, tmp_pa
         Image.new("RGB", (4, 4), (number * 10, 255 - number * 10, 7)).save(path)
     items = [SlowFirst(str(path), {}) for path in paths]
     store = gallery._store
-    add_images(store, encoder, items, reserve_ids=gallery._reserve_ids, batch_size=3, num_workers=4, progress=False)
+    options = {"batch_size": 3, "num_workers": 4, "progress": False, "token_index": gallery._token_index}
+    add_images(store, encoder, items, reserve_ids=gallery._reserve_ids, **options)
     assert store.get(np.arange(20), columns=["image"]).columns["image"].tolist() == [str(path) for path in paths]
 
 
@@ -142,7 +143,8 @@ def test_decoding_stays_within_its_bounds_while_the_model_works(gallery: Gallery
         nonlocal most
         most = 0
         items = [Counted(Image.new("RGB", (10, 10), (number, seed, 0)), {}) for number in range(count)]
-        add_images(gallery._store, Encoder(), items, reserve_ids=gallery._reserve_ids, progress=False, **options)
+        common = {"reserve_ids": gallery._reserve_ids, "token_index": gallery._token_index, "progress": False}
+        add_images(gallery._store, Encoder(), items, **common, **options)
 
     seed = 0
     run(120, batch_size=5, num_workers=3)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from reid_zoo.gallery import ModelIdentity
@@ -103,6 +103,9 @@ trees = st.recursive(
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(tree=trees)
+@example(tree=Not(And((In("camera id", (0,)), In("camera id", (1,))))))
+@example(tree=Not(Or((Not(In("camera id", (0, 3))), Not(In("camera id", (1, -1)))))))
+@example(tree=Or((Not(In("height", (0.1, 3.0))), Not(In("height", (-2.5, 1e300))))))
 def test_the_compiled_filter_selects_the_rows_on_which_the_tree_is_true(
     table: tuple[LanceStore, list[dict[str, Any]]], tree: Filter
 ) -> None:

@@ -64,19 +64,23 @@ def _numbered(shapes: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def official_gradients(
-    convert: Callable[..., dict[str, Tensor]], method: str, checkpoint: dict[str, Tensor], model: nn.Module
+    convert: Callable[..., dict[str, Tensor]],
+    method: str,
+    checkpoint: dict[str, Tensor],
+    model: nn.Module,
+    **options: Any,
 ) -> dict[str, Tensor]:
     """Gradients of our parameters under the official keys.
 
     Conversion only moves numbers around, so converting a checkpoint of running numbers tells where each one went.
+    `options` are what `convert` wants beside a report, by default the model's loss terms.
     """
     numbered = _numbered({key.removeprefix("module."): value.shape for key, value in checkpoint.items()})
     parameters = dict(model.named_parameters())
     flat = torch.zeros(sum(value.numel() for value in numbered.values()))
-    terms = tuple(model.config.loss_terms)
-    for name, numbers in convert(numbered, ConversionReport(method), loss_terms=terms).items():
-        gradient = parameters[name].grad
-        if gradient is not None:
+    options = options or {"loss_terms": tuple(model.config.loss_terms)}
+    for name, numbers in convert(numbered, ConversionReport(method), **options).items():
+        if name in parameters and (gradient := parameters[name].grad) is not None:
             flat[numbers.flatten()] = gradient.flatten()
     return {name: flat[numbers.flatten()].reshape(numbers.shape) for name, numbers in numbered.items()}
 

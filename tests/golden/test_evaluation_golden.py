@@ -3,7 +3,8 @@
 Keys of `expected.safetensors` that are compared: num_positives; plain, `optimistic.` and `pessimistic.`:
 first_positive_rank, last_positive_rank, average_precision, inverse_negative_penalty, summary_valid, summary_all;
 fastreid.cmc_1_to_50; stable_order_top20 and queries_with_positive where a case has them. Of `expected.json`: the block
-"official (stable ties)". Distances, re-ranking and silhouette coefficients are not about these metrics.
+"official (stable ties)". Where a case has features: distances, re-ranking and silhouette coefficients. Every key of
+`expected.safetensors` is compared by one of the tests, or the last one fails.
 """
 
 from __future__ import annotations
@@ -14,11 +15,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
+from torch.nn import functional
 
+from reid_zoo.evaluation.feature_analysis import silhouette_samples
 from reid_zoo.evaluation.metrics import RetrievalMetrics, evaluate_retrieval
+from reid_zoo.evaluation.reranking import KReciprocalReranking, k_reciprocal_rerank
+from reid_zoo.evaluation.scores import compute_similarity
 
 TIES = ("stable", "optimistic", "pessimistic")
+
+
+def content_of(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
 
 
 class EvaluationCase:
@@ -27,7 +38,8 @@ class EvaluationCase:
     def __init__(self, folder: Path) -> None:
         self.inputs = load_file(folder / "inputs.safetensors")
         self.expected = load_file(folder / "expected.safetensors")
-        content = json.loads((folder / "expected.json").read_text())
+        content = content_of(folder / "expected.json")
+        self.config = content_of(folder / "config.json")
         self.official: dict[str, list[float]] = content["official (stable ties)"]
 
     def evaluate(self, *, image_to_text: bool = False, **options: Any) -> RetrievalMetrics:
@@ -113,3 +125,53 @@ def test_released_functions_agree(case: EvaluationCase) -> None:
             assert ours[key] * scale == pytest.approx(value, abs=tolerance), (name, key)
             compared += 1
     assert compared >= 14
+
+
+def unit_features(case: EvaluationCase) -> tuple[np.ndarray, np.ndarray]:
+    both = (case.inputs["query_features"], case.inputs["gallery_features"])
+    queries, gallery = (functional.normalize(torch.from_numpy(features), dim=1).numpy() for features in both)
+    return queries, gallery
+
+
+# Key -> largest difference (evaluation spec, section 8).
+FEATURE_KEYS = {
+    "cosine_distance": 2e-6,
+    "squared_euclidean_distance": 2e-6,
+    "rerank.clipreid_float32": 1e-5,
+    "rerank.clipreid_float16": 1e-6,  # every rounding is reproduced; only the float32 distance in it differs
+    "rerank.fastreid": 1e-5,
+    "silhouette_samples.cosine": 1e-5,
+    "silhouette_samples.euclidean": 1e-5,
+}
+
+
+@pytest.mark.parametrize("key", FEATURE_KEYS)
+def test_what_is_made_of_features(case: EvaluationCase, key: str) -> None:
+    if "query_features" not in case.inputs:
+        assert key not in case.expected
+        return
+    queries, gallery = unit_features(case)
+    kind, _, variant = key.partition(".")
+    if kind == "rerank":
+        given = case.config["rerank"]
+        options = {"k1": given["k1"], "k2": given["k2"], "lambda_value": given["lambda"]}
+        if variant == "fastreid":
+            pairs = ((queries, gallery), (queries, queries), (gallery, gallery))
+            matrices = [1 - compute_similarity(*pair) for pair in pairs]
+            actual = KReciprocalReranking.from_distances(*matrices, **options).distances(slice(None))
+        else:
+            actual = k_reciprocal_rerank(queries, gallery, half_precision=variant == "clipreid_float16", **options)
+    elif kind == "silhouette_samples":
+        labels = torch.from_numpy(case.inputs["gallery_pids"])
+        actual = silhouette_samples(torch.from_numpy(gallery), labels, metric=variant).numpy()
+    else:
+        actual = (1 - compute_similarity(queries, gallery)) * (2 if key == "squared_euclidean_distance" else 1)
+    np.testing.assert_allclose(actual, case.expected[key], rtol=0, atol=FEATURE_KEYS[key])
+
+
+def test_every_expected_tensor_is_compared(case: EvaluationCase) -> None:
+    per_query = ("first_positive_rank", "last_positive_rank", "average_precision", "inverse_negative_penalty")
+    names = (*per_query, "summary_valid", "summary_all")
+    compared = {prefix + name for prefix in ("", "optimistic.", "pessimistic.") for name in names}
+    compared |= {"num_positives", "fastreid.cmc_1_to_50", "stable_order_top20", "queries_with_positive", *FEATURE_KEYS}
+    assert set(case.expected) <= compared

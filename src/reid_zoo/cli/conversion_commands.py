@@ -40,7 +40,9 @@ def _load_tokenizer(name: str) -> Any:
 
 def convert(
     method: Annotated[str, typer.Argument(help="Method, e.g. cfine.")],
-    checkpoint: Annotated[Path, typer.Argument(help="The authors' checkpoint file.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="The authors' checkpoint: a file, for MGCC its folder `breakpoint`.")
+    ],
     output: Annotated[Path, typer.Argument(help="New folder for the model.")],
     settings: Annotated[
         list[str] | None,
@@ -49,12 +51,16 @@ def convert(
         ),
     ] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(help="Tokenizer of the text tower (folder or Hub id), to save a processor as well.")
+        str | None,
+        typer.Option(
+            help="Tokenizer of a BERT text tower (folder or Hub id), to save a processor as well; CLIP's is known."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Convert an official checkpoint into a model of the zoo."""
     from ..conversion import convert_official_checkpoint
+    from ..processor_building import build_processor, needs_tokenizer
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise CheckpointError(f"{output} is not empty; give a new folder.")
@@ -63,17 +69,10 @@ def convert(
     model, report = convert_official_checkpoint(method, checkpoint, return_report=True, **fields)
     console.quiet_libraries()
     processor = None
-    if loaded is not None:
-        from ..processing import ReIDProcessor
-
-        if len(loaded) > model.config.text_config.vocab_size:
-            raise CheckpointError(
-                f"the tokenizer {tokenizer} has {len(loaded)} entries, the text tower of {checkpoint} only "
-                f"{model.config.text_config.vocab_size}; give the tokenizer it was trained with."
-            )
-        processor = ReIDProcessor.build(
-            loaded, image_size=model.config.vision_config.image_size, max_text_length=model.config.max_text_length
-        )
+    if loaded is not None and model.config.processor_defaults.tokenizer is None:
+        raise CheckpointError(f"{method} reads no sentences; leave --tokenizer out.")
+    if loaded is not None or not needs_tokenizer(model.config):
+        processor = build_processor(model.config, loaded, name=str(checkpoint))
     # All or nothing: a folder left half-written would be refused by the next try, and might pass for a model.
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as folder:
@@ -89,6 +88,7 @@ def convert(
             {
                 "method": method,
                 "output": str(output),
+                "processor": processor is not None,
                 "num_converted": report.num_converted,
                 "left_out": report.left_out,
                 "newly_initialised": report.newly_initialised,
@@ -98,4 +98,5 @@ def convert(
         return
     for line in report.lines():
         print(line)
-    print(f"model saved in {output}" + ("" if tokenizer else "; give --tokenizer to save a processor as well"))
+    what = "model" if processor is None else "model and processor"
+    print(f"{what} saved in {output}" + ("; give --tokenizer to save a processor too" if processor is None else ""))

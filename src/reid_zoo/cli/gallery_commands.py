@@ -85,7 +85,11 @@ def index(
     images: Annotated[list[Path], typer.Argument(help="Folders of images, or image files.")],
     gallery: Annotated[Path, typer.Option(help="Folder of the gallery; made if it is not there.")],
     metadata: Annotated[
-        Path | None, typer.Option(help="JSONL or CSV with columns image, person_id, camera_id, ... to filter by.")
+        Path | None,
+        typer.Option(
+            help="JSONL or CSV with columns image, person_id, camera_id, ... to filter by; models that use cameras take "
+            "camera_id (and view_id) from it."
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once.")] = 32,
     workers: Annotated[int, typer.Option(min=1, help="Decoding threads.")] = 2,
@@ -122,11 +126,11 @@ def index(
         )
     else:
         print(
-            f"{gallery}: {report.added} added, {report.skipped} already there, {len(report.failed)} unreadable; "
+            f"{gallery}: {report.added} added, {report.skipped} already there, {len(report.failed)} failed; "
             f"{rows} images in all"
         )
     if report.failed and not report.added and not report.skipped:
-        raise QueryError("none of the images could be read.")
+        raise QueryError("none of the images could be indexed.")
 
 
 def search(
@@ -134,6 +138,19 @@ def search(
     query: Annotated[str | None, typer.Argument(help="Description of the person.")] = None,
     image: Annotated[Path | None, typer.Option(help="Search by an image of the person instead.")] = None,
     top_k: Annotated[int, typer.Option(help="Number of answers.")] = 10,
+    candidates: Annotated[
+        int | None,
+        typer.Option(
+            help="Images to score, for models that compare tokens (MGCC); by default all up to 10,000, beyond 20 per "
+            "answer and at least 1000."
+        ),
+    ] = None,
+    camera_id: Annotated[
+        int | None, typer.Option(help="Camera of --image, for models that use it; numbered from 0.")
+    ] = None,
+    view_id: Annotated[
+        int | None, typer.Option(help="Viewpoint of --image, for models that use it; numbered from 0.")
+    ] = None,
     where: Annotated[str | None, typer.Option(help="Filter, e.g. \"camera_id = 3 and time >= '2024-05-01'\".")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write the answers as a picture (.png).")] = None,
     person_id: Annotated[
@@ -158,10 +175,17 @@ def search(
     with Gallery.open(gallery, encoder, encoder_loader=load_recorded_model) as opened:
         if person_id is not None and "person_id" not in opened.columns:
             raise QueryError(f"--person-id: {gallery} does not know who is who; index it with --metadata.")
-        hits = opened.search(query if image is None else Path(image), top_k=top_k, where=where)
+        hits = opened.search(
+            query if image is None else Path(image),
+            top_k=top_k,
+            where=where,
+            candidates=candidates,
+            camera_ids=camera_id,
+            view_ids=view_id,
+        )
         rows = len(opened)
     if hits and not hits[0].exact:
-        console.note("the gallery is too large for an exact search; the answers are approximate.")
+        console.note("not every image was scored; the answers are approximate.")
     if top_k > rows:
         console.note(f"the gallery has only {rows} images; all of them are ranked.")
     title = query or f"like {image}"

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EvaluationError
+from .positions import SamePerson, Ties, rank_positives
 from .scores import ScoreFunction, score_tiles
 
-__all__ = ["Denominator", "RetrievalMetrics", "Ties", "evaluate_retrieval"]
+__all__ = ["Denominator", "RetrievalMetrics", "Ties", "evaluate_retrieval", "identifiers"]
 
-Ties = Literal["stable", "optimistic", "pessimistic"]
 Denominator = Literal["valid", "all"]
 
 
@@ -210,8 +210,8 @@ def evaluate_retrieval(
             or when no query has a positive.
     """
     _check_options(ks, ties, denominator, block_size)
-    query_ids = _identifiers(query_person_ids, "query_person_ids")
-    gallery_ids = _identifiers(gallery_person_ids, "gallery_person_ids")
+    query_ids = identifiers(query_person_ids, "query_person_ids")
+    gallery_ids = identifiers(gallery_person_ids, "gallery_person_ids")
     query_cameras, gallery_cameras = _cameras(query_camera_ids, gallery_camera_ids, len(query_ids), len(gallery_ids))
     if not query_ids or not gallery_ids:
         raise EvaluationError(f"Nothing to evaluate: {len(query_ids)} queries and {len(gallery_ids)} gallery items.")
@@ -223,11 +223,9 @@ def evaluate_retrieval(
         block_size=block_size,
         score_function=score_function,
     )
-    items_of_person: dict[int | str, list[int]] = {}
-    for index, person_id in enumerate(gallery_ids):
-        items_of_person.setdefault(person_id, []).append(index)
-    same_person = {person_id: np.asarray(items, dtype=np.int64) for person_id, items in items_of_person.items()}
-    nobody = np.empty(0, dtype=np.int64)
+    query_codes, gallery_codes = _codes(query_ids, gallery_ids)
+    by_person = np.argsort(gallery_codes, kind="stable")
+    ends = np.cumsum(np.bincount(gallery_codes, minlength=int(query_codes.max()) + 1))
 
     num_queries, num_gallery = len(query_ids), len(gallery_ids)
     num_positives = np.zeros(num_queries, dtype=np.int64)
@@ -237,18 +235,25 @@ def evaluate_retrieval(
     penalty = np.full(num_queries, np.nan)
     with _progress_bar(num_queries, progress) as bar:
         for start, tile in tiles:
-            for query, scores in enumerate(tile, start):
-                same = same_person.get(query_ids[query], nobody)
-                junk = np.zeros(len(same), dtype=bool)
-                if query_cameras is not None and gallery_cameras is not None and len(same):
-                    junk = gallery_cameras[same] == query_cameras[query]
-                ranks = _positive_ranks(scores, same, junk, ties, query)
-                count = len(ranks)
-                num_positives[query] = count
-                if count:
-                    first[query], last[query] = ranks[0], ranks[-1]
-                    precision[query] = np.mean(np.arange(1, count + 1) / ranks)
-                    penalty[query] = count / ranks[-1]
+            block = slice(start, start + len(tile))
+            persons = query_codes[block]
+            stops = ends[persons]
+            lengths = stops - np.where(persons > 0, ends[persons - 1], 0)
+            rows = np.repeat(np.arange(len(tile)), lengths)
+            items = by_person[np.arange(len(rows)) + np.repeat(stops - np.cumsum(lengths), lengths)]
+            junk = np.zeros(len(rows), dtype=bool)
+            if query_cameras is not None and gallery_cameras is not None:
+                junk = gallery_cameras[items] == query_cameras[block][rows]
+            found = rank_positives(tile, SamePerson(rows, items, junk), ties, start)
+            counts = np.bincount(found.rows, minlength=len(tile))
+            best, worst = found.places == 0, found.places == counts[found.rows] - 1
+            num_positives[block] = counts
+            first[block][found.rows[best]] = found.ranks[best]
+            last[block][found.rows[worst]] = found.ranks[worst]
+            sums = np.bincount(found.rows, (found.places + 1) / found.ranks, minlength=len(tile))
+            some = counts > 0
+            precision[block][some] = sums[some] / counts[some]
+            penalty[block][some] = counts[some] / last[block][some]
             bar.update(len(tile))
     num_skipped = int(np.count_nonzero(num_positives == 0))
     if num_skipped == num_queries:
@@ -268,52 +273,16 @@ def evaluate_retrieval(
     )
 
 
-def _positive_ranks(
-    scores: NDArray[np.float32], same: NDArray[np.int64], junk: NDArray[np.bool_], ties: Ties, query: int
-) -> NDArray[np.int64]:
-    """1-based ranks of one query's positives, ascending.
+def identifiers(values: Any, name: str) -> list[int | str]:
+    """Person or camera ids as a list of whole numbers and strings.
 
     Args:
-        scores: (G,) scores of the query.
-        same: Ascending gallery indices of all items of the query's person, junk included.
-        junk: Which of them are junk.
-        ties: Rule for equal scores.
-        query: Index of the query, for the error message.
+        values: Sequence, NumPy array or torch tensor of one dimension.
+        name: Of the argument, for the message.
+
+    Raises:
+        EvaluationError: If one is neither a whole number nor a string.
     """
-    lowest, highest = scores.min(), scores.max()
-    if not (np.isfinite(lowest) and np.isfinite(highest)):  # NaN survives min and max
-        column = int(np.flatnonzero(~np.isfinite(scores))[0])
-        raise EvaluationError(
-            f"The score of query {query} and gallery item {column} is {scores[column]}; every score must be finite."
-        )
-    positives = same[~junk]
-    if not len(positives):
-        return positives
-    values = scores[positives]
-    order = np.argsort(-values, kind="stable")
-    positives, values = positives[order], values[order]
-
-    # Sorting the values alone costs a fraction of sorting indices, and then any count is a binary search.
-    ascending = np.sort(scores)
-    above = len(scores) - np.searchsorted(ascending, values, side="right")
-    equal = len(scores) - above - np.searchsorted(ascending, values, side="left")
-
-    # Everything of this person goes out of the counts, which leaves the negatives; the positives before p_t are t.
-    same_values = scores[same]
-    above = above - np.count_nonzero(same_values[None, :] > values[:, None], axis=1)
-    equal_same = same_values[None, :] == values[:, None]
-    equal = equal - np.count_nonzero(equal_same, axis=1)
-    if ties == "optimistic":
-        equal = np.zeros_like(equal)
-    elif ties == "stable":
-        for place in np.flatnonzero(equal):
-            before = np.count_nonzero(scores[: positives[place]] == values[place])
-            before -= np.count_nonzero(equal_same[place] & (same < positives[place]))
-            equal[place] = before
-    return np.arange(1, len(positives) + 1) + above + equal
-
-
-def _identifiers(values: Any, name: str) -> list[int | str]:
     if hasattr(values, "detach"):
         values = values.detach().cpu().numpy()
     if isinstance(values, np.ndarray) and values.ndim != 1:
@@ -335,16 +304,21 @@ def _cameras(
         return None, None
     if query_camera_ids is None or gallery_camera_ids is None:
         raise EvaluationError("Give both query_camera_ids and gallery_camera_ids, or neither.")
-    queries = _identifiers(query_camera_ids, "query_camera_ids")
-    gallery = _identifiers(gallery_camera_ids, "gallery_camera_ids")
+    queries = identifiers(query_camera_ids, "query_camera_ids")
+    gallery = identifiers(gallery_camera_ids, "gallery_camera_ids")
     if len(queries) != num_queries or len(gallery) != num_gallery:
         raise EvaluationError(
             f"{len(queries)} query and {len(gallery)} gallery cameras do not fit the {num_queries} and {num_gallery} "
             "person ids."
         )
+    return _codes(queries, gallery)
+
+
+def _codes(queries: list[int | str], gallery: list[int | str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Identifiers as small numbers from 0; one that only one side has gets its own."""
     number: dict[int | str, int] = {}
-    codes = [number.setdefault(camera, len(number)) for camera in (*queries, *gallery)]
-    return np.asarray(codes[:num_queries]), np.asarray(codes[num_queries:])
+    codes = [number.setdefault(value, len(number)) for value in (*queries, *gallery)]
+    return np.asarray(codes[: len(queries)]), np.asarray(codes[len(queries) :])
 
 
 def _check_options(ks: Sequence[int], ties: str, denominator: str, block_size: int) -> None:

@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 
 from ..errors import EvaluationError
 
-__all__ = ["ScoreFunction", "compute_similarity", "score_tiles"]
+__all__ = [
+    "ScoreFunction",
+    "accelerator_tiles",
+    "compute_similarity",
+    "feature_matrix",
+    "is_on_accelerator",
+    "score_tiles",
+]
 
 ScoreFunction = Callable[[Any, Any], Any]
 """(block of b queries, all gallery features) -> (b, G) scores."""
@@ -43,8 +50,8 @@ def compute_similarity(query_features: Any, gallery_features: Any) -> NDArray[np
     Raises:
         EvaluationError: If the shapes do not fit or a feature is not finite.
     """
-    queries = _feature_matrix(query_features, "query_features")
-    gallery = _feature_matrix(gallery_features, "gallery_features")
+    queries = feature_matrix(query_features, "query_features")
+    gallery = feature_matrix(gallery_features, "gallery_features")
     scores = np.empty((len(queries), len(gallery)), dtype=np.float32)
     for start, tile in _product_tiles(queries, gallery, 2 * PRODUCT_ROWS):
         scores[start : start + len(tile)] = tile
@@ -59,8 +66,11 @@ def score_tiles(
     shape: tuple[int, int],
     block_size: int,
     score_function: ScoreFunction | None,
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield (index of the first query, float32 tile (b, G)); all checks are made before the first tile."""
+) -> Iterator[tuple[int, Any]]:
+    """Yield (index of the first query, float32 tile (b, G)); all checks are made before the first tile.
+
+    A tile is a NumPy array, or a tensor on the device of the similarity or of both features, if that is not the processor.
+    """
     if similarity is not None:
         if query_features is not None or gallery_features is not None or score_function is not None:
             raise EvaluationError("Give either similarity or features (with or without score_function), not both.")
@@ -74,14 +84,55 @@ def score_tiles(
         )
     if score_function is not None:
         return _function_tiles(query_features, gallery_features, shape, block_size, score_function)
-    queries = _feature_matrix(query_features, "query_features")
-    gallery = _feature_matrix(gallery_features, "gallery_features")
+    if is_on_accelerator(query_features) and is_on_accelerator(gallery_features):
+        return accelerator_tiles(query_features, gallery_features, block_size)
+    queries = feature_matrix(query_features, "query_features")
+    gallery = feature_matrix(gallery_features, "gallery_features")
     return _product_tiles(queries, gallery, block_size)
 
 
-def _matrix_tiles(
-    similarity: Any, shape: tuple[int, int], block_size: int
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
+def is_on_accelerator(values: Any) -> bool:
+    """Whether these are a tensor on a device on which scores can be counted (one that knows double precision)."""
+    return hasattr(values, "detach") and values.device.type not in ("cpu", "mps", "meta")
+
+
+def accelerator_tiles(queries: Any, gallery: Any, block_size: int) -> Iterator[tuple[int, Any]]:
+    """The tiles of two feature tensors, made where they are.
+
+    Args:
+        queries: (Q, D) tensor.
+        gallery: (G, D) tensor on the same device.
+        block_size: Query rows per tile, rounded up to whole products.
+
+    Raises:
+        EvaluationError: If the features do not fit or are not finite.
+    """
+    queries, gallery = queries.detach().float(), gallery.detach().float()
+    for features, name in ((queries, "query_features"), (gallery, "gallery_features")):
+        if features.ndim != 2:
+            raise EvaluationError(f"{name} must have two dimensions (number, size), got shape {tuple(features.shape)}.")
+        finite = features.isfinite().all(dim=1)
+        if not bool(finite.all()):
+            raise EvaluationError(f"{name}: row {int((~finite).nonzero()[0])} contains NaN or infinity.")
+    _check_same_size(queries, gallery)
+    rows = -(-min(block_size, len(queries)) // PRODUCT_ROWS) * PRODUCT_ROWS
+    return _generate_accelerator_tiles(queries, gallery, rows)
+
+
+def _generate_accelerator_tiles(queries: Any, gallery: Any, rows: int) -> Iterator[tuple[int, Any]]:
+    for start in range(0, len(queries), rows):
+        filled = min(rows, len(queries) - start)
+        block = queries.new_zeros(rows, queries.shape[1]).double()
+        block[:filled] = queries[start : start + filled]
+        tile = queries.new_empty(rows, len(gallery))
+        for column in range(0, len(gallery), _GALLERY_CHUNK):
+            chunk = gallery[column : column + _GALLERY_CHUNK].double()
+            for row in range(0, filled, PRODUCT_ROWS):
+                tile[row : row + PRODUCT_ROWS, column : column + len(chunk)] = block[row : row + PRODUCT_ROWS] @ chunk.T
+        yield start, tile[:filled]
+
+
+def _matrix_tiles(similarity: Any, shape: tuple[int, int], block_size: int) -> Iterator[tuple[int, Any]]:
     if isinstance(similarity, (list, tuple)):
         similarity = _float32(similarity, "similarity")
     if tuple(similarity.shape) != shape:
@@ -90,21 +141,24 @@ def _matrix_tiles(
             "person ids."
         )
     return (
-        (start, _float32(similarity[start : start + block_size], "similarity"))
-        for start in range(0, shape[0], block_size)
+        (start, _tile(similarity[start : start + block_size], "similarity")) for start in range(0, shape[0], block_size)
     )
+
+
+def _tile(values: Any, name: str) -> Any:
+    return values.detach().float() if is_on_accelerator(values) else _float32(values, name)
 
 
 def _function_tiles(
     queries: Any, gallery: Any, shape: tuple[int, int], block_size: int, score_function: ScoreFunction
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
+) -> Iterator[tuple[int, Any]]:
     rows = min(block_size, shape[0])
     for start in range(0, shape[0], rows):
         index = np.minimum(np.arange(start, start + rows), shape[0] - 1)
-        tile = _float32(score_function(queries[index], gallery), "score_function's result")
-        if tile.shape != (rows, shape[1]):
+        tile = _tile(score_function(queries[index], gallery), "score_function's result")
+        if tuple(tile.shape) != (rows, shape[1]):
             raise EvaluationError(
-                f"score_function returned shape {tile.shape} for {rows} queries and {shape[1]} gallery items; "
+                f"score_function returned shape {tuple(tile.shape)} for {rows} queries and {shape[1]} gallery items; "
                 f"expected {(rows, shape[1])}."
             )
         yield start, tile[: shape[0] - start]
@@ -113,12 +167,16 @@ def _function_tiles(
 def _product_tiles(
     queries: NDArray[np.float32], gallery: NDArray[np.float32], block_size: int
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    _check_same_size(queries, gallery)
+    return _generate_product_tiles(queries, gallery, -(-min(block_size, len(queries)) // PRODUCT_ROWS) * PRODUCT_ROWS)
+
+
+def _check_same_size(queries: Any, gallery: Any) -> None:
     if queries.shape[1] != gallery.shape[1]:
         raise EvaluationError(
             f"Query features have {queries.shape[1]} dimensions, gallery features {gallery.shape[1]}; "
             "both must come from the same model."
         )
-    return _generate_product_tiles(queries, gallery, -(-min(block_size, len(queries)) // PRODUCT_ROWS) * PRODUCT_ROWS)
 
 
 def _generate_product_tiles(
@@ -153,7 +211,16 @@ def _float32(values: Any, name: str) -> NDArray[np.float32]:
         return cast(NDArray[np.float32], array.astype(np.float32, copy=False))
 
 
-def _feature_matrix(features: Any, name: str) -> NDArray[np.float32]:
+def feature_matrix(features: Any, name: str) -> NDArray[np.float32]:
+    """Features as a contiguous float32 matrix of finite numbers.
+
+    Args:
+        features: (N, D) NumPy array, torch tensor (any device) or nested list.
+        name: Of the argument, for the messages.
+
+    Raises:
+        EvaluationError: If it is no such matrix.
+    """
     matrix = _float32(features, name)
     if matrix.ndim != 2:
         raise EvaluationError(f"{name} must have two dimensions (number, size), got shape {matrix.shape}.")

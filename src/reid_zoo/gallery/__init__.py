@@ -2,9 +2,10 @@
 
 from ..model_identity import ModelIdentity
 from .engines.base import GalleryStore
-from .gallery import Gallery, GalleryHit, GalleryInfo
+from .gallery import Gallery
 from .image_sources import image_name
 from .ingest import AddReport, FailedImage
+from .results import GalleryHit, GalleryInfo
 
 __all__ = [
     "AddReport",

@@ -6,17 +6,15 @@ On disk a gallery is one directory:
         gallery.json        format and engine
         next_id             the next free row id
         table.lance/        vectors and metadata (the engine's)
+        tokens.lance/       tokens of the images, of models that score by late interaction
         matrix/             derived, for exact search; may be deleted at any time
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
-import shutil
-import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,77 +23,21 @@ import numpy as np
 
 from ..errors import FilterError, GalleryError, ModelMismatchError, QueryError
 from ..model_identity import ModelIdentity
-from .engines.base import ColumnType, GalleryStore, StoreSchema
-from .engines.durability import fsync_path, write_durably
+from .directory import DESCRIPTION_FILE, make_directory, read_description
+from .encoder import Encoder, late_interaction
+from .engines.base import ColumnType, GalleryStore
+from .engines.durability import write_durably
 from .engines.storage_errors import storage_errors
 from .filters import Filter, parse_filter
-from .image_sources import IMAGE_COLUMN, VERSION_COLUMN, Metadata, collect_items, infer_columns
-from .ingest import AddReport, Encoder, add_images
-from .queries import encode_queries
+from .image_sources import IMAGE_COLUMN, Metadata, collect_items, infer_columns
+from .ingest import AddReport, add_images
+from .late_interaction import RankedImages, TokenIndex
+from .queries import EncodedQueries, encode_queries
+from .results import GalleryHit, GalleryInfo
 
 __all__ = ["Gallery", "GalleryHit", "GalleryInfo"]
 
-_FILE = "gallery.json"
-_FORMAT = "reid_zoo gallery"
-_FORMAT_VERSION = 1
 _NEXT_ID = "next_id"
-
-
-@dataclass(frozen=True, slots=True)
-class GalleryHit:
-    """One answer of a search; `hit["score"]` is `hit.score`.
-
-    Attributes:
-        rank: 1 for the best.
-        score: The model's score: inner product of query and image embedding.
-        image: Absolute path of the image, or `memory:<hash>` (`image_name`) for one that was added without a file.
-        id: Row id in the gallery, for `delete`.
-        metadata: Column → value; columns without a value are left out.
-        exact: Whether the search it belongs to was exact.
-    """
-
-    rank: int
-    score: float
-    image: str
-    id: int
-    metadata: Mapping[str, Any]
-    exact: bool = True
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self.keys():
-            raise KeyError(name)
-        return getattr(self, name)
-
-    def keys(self) -> tuple[str, ...]:
-        """Names of the fields; with `[]` this makes `dict(hit)` work."""
-        return ("rank", "score", "image", "id", "metadata", "exact")
-
-
-@dataclass(frozen=True, slots=True)
-class GalleryInfo:
-    """Facts about a gallery.
-
-    Attributes:
-        path: Its directory.
-        rows: Number of images.
-        bytes: Size on disk.
-        identity: The model it was made with.
-        columns: Metadata columns and their types.
-        version: Changes with every change of the rows.
-        format_version: Of the directory's layout.
-        engine: Name of the engine.
-        search: `"exact"`, or the name of the approximate index that answers large searches.
-    """
-
-    path: Path
-    rows: int
-    bytes: int
-    identity: ModelIdentity
-    columns: Mapping[str, str]
-    version: str
-    format_version: int
-    engine: str
-    search: str
 
 
 class Gallery:
@@ -115,6 +57,7 @@ class Gallery:
     ) -> None:
         self.path = path
         self._store = store
+        self._token_index = TokenIndex(path, store)
         self._encoder: Encoder | None = None
         self._encoder_loader = encoder_loader
         if encoder is not None:
@@ -156,7 +99,7 @@ class Gallery:
         identity = identity or encoder.identity  # type: ignore[union-attr]
         directory = Path(os.path.abspath(os.fspath(path)))
         if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
-            if not (directory / _FILE).is_file():
+            if not (directory / DESCRIPTION_FILE).is_file():
                 raise GalleryError(
                     f"{directory}: is {'not empty' if directory.is_dir() else 'a file'} and not a gallery; "
                     "choose another path"
@@ -170,7 +113,7 @@ class Gallery:
                 gallery.close()
                 raise
             return gallery
-        _make_directory(directory, identity)
+        make_directory(directory, identity)
         return cls.open(directory, encoder, encoder_loader=encoder_loader, matrix_bytes=matrix_bytes)
 
     @classmethod
@@ -196,7 +139,7 @@ class Gallery:
             ModelMismatchError: If the encoder is not the model that the gallery was made with.
         """
         directory = Path(os.path.abspath(os.fspath(path)))
-        _read_description(directory)
+        read_description(directory)
         from .engines.lance import LanceStore
 
         store = LanceStore.open(str(directory), matrix_bytes=matrix_bytes)
@@ -209,10 +152,11 @@ class Gallery:
     @staticmethod
     def is_gallery(path: str | os.PathLike[str]) -> bool:
         """Whether there is a gallery at that place."""
-        return (Path(path) / _FILE).is_file()
+        return (Path(path) / DESCRIPTION_FILE).is_file()
 
     def close(self) -> None:
         """Closes the gallery; may be called twice."""
+        self._token_index.close()
         self._store.close()
 
     def __enter__(self) -> Self:
@@ -288,7 +232,9 @@ class Gallery:
         Args:
             images: A folder (searched recursively), a file, a PIL image, a `PersonRecord`, or an iterable of paths, PIL
                 images and records (such as a `PersonDataset`). Captions, person, camera and metadata of a record
-                become the columns `captions`, `person_id`, `camera_id` and those of its metadata.
+                become the columns `captions`, `person_id`, `camera_id` and those of its metadata. A model that uses
+                the camera or the viewpoint of an image takes them from the columns `camera_id` and `view_id`, whole
+                numbers from 0 as in its training.
             metadata: Further columns: a mapping of name to one value for all or to a list with one value per image; or
                 a list with one mapping per image, in the order of `images` (a folder's is that of `find_images`).
                 Values are str, int, float, bool or lists of str; `None` is a missing value.
@@ -297,7 +243,8 @@ class Gallery:
             progress: Whether a progress bar is shown on stderr.
 
         Returns:
-            How many images were added, skipped (with those twice in the input) and replaced, and the failed ones.
+            How many images were added, skipped (with those twice in the input) and replaced, and the failed ones: those
+            that cannot be read, or whose camera or viewpoint is none of the model's.
 
         Raises:
             GalleryError: If the disk is full, a value does not fit its column, or there is nothing to add. Rows
@@ -316,6 +263,7 @@ class Gallery:
             self._store,
             encoder,
             items,
+            token_index=self._token_index,
             reserve_ids=self._reserve_ids,
             batch_size=batch_size,
             num_workers=num_workers,
@@ -355,23 +303,45 @@ class Gallery:
         if (ids is None) == (where is None):
             raise GalleryError("delete: give either ids or where")
         if where is not None:
-            return self._store.delete(where=_filter(where))
+            return self._delete(where=_filter(where))
         try:
             chosen = np.asarray([ids] if isinstance(ids, int | np.integer) else ids)
             if chosen.size and chosen.dtype.kind not in "iu":
                 raise ValueError
         except ValueError:
             raise GalleryError(f"delete: ids are whole numbers, not {ids!r}") from None
-        return self._store.delete(ids=chosen.astype(np.int64).reshape(-1))
+        return self._delete(ids=chosen.astype(np.int64).reshape(-1))
+
+    def _delete(self, **chosen: Any) -> int:
+        deleted = self._store.delete(**chosen)
+        if deleted:
+            with contextlib.suppress(GalleryError):  # without their rows, tokens are in nobody's way until `compact`
+                self._token_index.remove_orphans()
+        return deleted
 
     def compact(self) -> None:
         """Merges small files, frees the space of deleted and replaced rows, and brings the index up to date."""
         self._store.optimize(reclaim=True)
+        self._token_index.compact()
 
     # ------------------------------------------------------------------------------------------------------ searching
 
-    def search(self, query: Any, top_k: int = 10, where: str | Filter | None = None) -> list[Any]:
+    def search(
+        self,
+        query: Any,
+        top_k: int = 10,
+        where: str | Filter | None = None,
+        *,
+        candidates: int | None = None,
+        camera_ids: Any = None,
+        view_ids: Any = None,
+    ) -> list[Any]:
         """The images that fit a query best.
+
+        Sentences are ranked by the model's own score. Where that compares tokens (MGCC), images up to
+        `late_interaction.EXACT_ROWS` are all scored, beyond only candidates that their vectors choose, which
+        `GalleryHit.exact` says; the last digits of such a score may depend on what is scored with it. Image queries are
+        ranked by the inner product of the vectors, for MGCC its coarse ones: it has no score of two images.
 
         Args:
             query: A sentence; a PIL image; the `Path` of an image (or a string that is the path of an existing file
@@ -379,48 +349,99 @@ class Gallery:
                 images.
             top_k: Number of answers, at least 1; more than there are images gives them all.
             where: A filter, e.g. `"camera_id = 3 and time >= '2024-05-01'"`, or a tree from `gallery.filters`.
+            candidates: Images to score, for models that compare tokens; at least `top_k`, by default see above.
+            camera_ids: Camera of each image query, for models that use it: one for all, or a list with one per query
+                (`None` where unknown or no image), numbered from 0 as in the model's training. Without it the query
+                is encoded without camera, which `MissingCameraWarning` says once.
+            view_ids: Viewpoint of each image query, likewise.
 
         Returns:
             A list of `GalleryHit`, best first (of equal scores, the image added first); for a list of queries or a
             (Q, D) array, one such list per query.
 
         Raises:
-            QueryError: If the query is empty or of another type, an image cannot be read, or `top_k` < 1.
+            QueryError: If the query is empty or of another type, an image cannot be read, `top_k` < 1, an option does not
+                fit the model, a sentence is given for a model that takes images only, or a vector for one that compares
+                tokens.
             FilterError: If the filter is wrong or names a column that does not exist.
-            GalleryError: If a sentence or image is given and there is no model to encode it.
+            GalleryError: If a sentence or image is given and there is no model to encode it, or tokens are missing.
         """
-        if isinstance(top_k, bool) or not isinstance(top_k, int | np.integer) or top_k < 1:
-            raise QueryError(f"top_k is {top_k!r}; it must be a whole number of at least 1")
+        top_k = _checked_count("top_k", top_k)
         condition = None if where is None else _filter(where)
-        vectors, single = encode_queries(query, self.identity.embedding_size, self._need_encoder)
-        if not len(vectors):
-            return []
-        result = self._store.search(vectors, int(top_k), where=condition)
-        hits = self._hits(result.ids, result.scores, result.exact)
-        return hits[0] if single else hits
+        queries = self.encode(query, camera_ids=camera_ids, view_ids=view_ids)
+        hits = self.search_encoded(queries, top_k, condition, candidates=candidates)
+        return hits[0] if queries.single else hits
 
-    def _hits(self, ids: np.ndarray, scores: np.ndarray, exact: bool) -> list[list[GalleryHit]]:
-        distinct = np.unique(ids[ids >= 0])
-        rows = self._store.get(distinct)
+    def encode(self, query: Any, *, camera_ids: Any = None, view_ids: Any = None) -> EncodedQueries:
+        """Queries as `search_encoded` takes them; arguments and errors as of `search`."""
+        late = self._token_index.enabled
+        if self._encoder is not None:
+            late = late_interaction(self._encoder) is not None
+        return encode_queries(
+            query,
+            self.identity.embedding_size,
+            self._need_encoder,
+            late=late,
+            camera_ids=camera_ids,
+            view_ids=view_ids,
+        )
+
+    def search_encoded(
+        self,
+        queries: EncodedQueries,
+        top_k: int = 10,
+        where: str | Filter | None = None,
+        *,
+        candidates: int | None = None,
+    ) -> list[list[GalleryHit]]:
+        """As `search`, for Q queries that have been encoded; Q lists."""
+        top_k = _checked_count("top_k", top_k)
+        condition = None if where is None else _filter(where)
+        if candidates is not None:
+            if _checked_count("candidates", candidates) < top_k:
+                raise QueryError(f"candidates is {candidates}, but top_k = {top_k} answers need at least as many")
+            if queries.scorer is None:
+                raise QueryError(
+                    "candidates is for sentences and models that compare tokens (MGCC); other searches need none, leave it out"
+                )
+        if not len(queries.vectors):
+            return []
+        answers: dict[int, RankedImages] = {}
+        if queries.scorer is not None:
+            assert queries.text_features is not None
+            ranked = self._token_index.search(
+                queries.scorer, queries.text_features, top_k, where=condition, candidates=candidates
+            )
+            answers |= dict(zip(queries.text_rows, ranked, strict=True))
+        others = [row for row in range(len(queries.vectors)) if row not in answers]
+        if others:
+            found = self._store.search(queries.vectors[others], top_k, where=condition)
+            for row, ids, scores in zip(others, found.ids, found.scores, strict=True):
+                answers[row] = RankedImages(ids, scores, found.exact)
+        return self._hits([answers[row] for row in range(len(queries.vectors))])
+
+    def _hits(self, answers: Sequence[RankedImages]) -> list[list[GalleryHit]]:
+        distinct = np.unique(np.concatenate([answer.ids for answer in answers]))
+        rows = self._store.get(distinct[distinct >= 0])
         values: dict[int, tuple[str, dict[str, Any]]] = {}
         for row, row_id in enumerate(rows.ids.tolist()):
-            metadata = {name: column[row] for name, column in rows.columns.items() if column[row] is not None}
-            metadata.pop(VERSION_COLUMN, None)
+            named = {name: column[row] for name, column in rows.columns.items() if column[row] is not None}
+            metadata = {name: value for name, value in named.items() if not name.startswith("_")}
             values[row_id] = (metadata.pop(IMAGE_COLUMN, ""), metadata)
-        answers = []
-        for query_ids, query_scores in zip(ids.tolist(), scores.tolist(), strict=True):
+        found = []
+        for answer in answers:
             hits: list[GalleryHit] = []
-            for row_id, score in zip(query_ids, query_scores, strict=True):
+            for row_id, score in zip(answer.ids.tolist(), answer.scores.tolist(), strict=True):
                 if row_id in values:  # a row that another process deleted meanwhile is no answer any more
                     image, metadata = values[row_id]
-                    hits.append(GalleryHit(len(hits) + 1, score, image, row_id, metadata, exact))
-            answers.append(hits)
-        return answers
+                    hits.append(GalleryHit(len(hits) + 1, score, image, row_id, metadata, answer.exact))
+            found.append(hits)
+        return found
 
     def info(self) -> GalleryInfo:
         """Rows, bytes, model, columns and version."""
         stats = self._store.stats()
-        description = _read_description(self.path)
+        description = read_description(self.path)
         return GalleryInfo(
             path=self.path,
             rows=stats.rows,
@@ -431,7 +452,14 @@ class Gallery:
             format_version=int(description["format_version"]),
             engine=str(description["engine"]),
             search=str(stats.details.get("search", "exact")),
+            late_interaction=self._token_index.enabled,
         )
+
+
+def _checked_count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise QueryError(f"{name} is {value!r}; it must be a whole number of at least 1")
+    return int(value)
 
 
 def _filter(where: str | Filter) -> Filter:
@@ -442,49 +470,3 @@ def _filter(where: str | Filter) -> Filter:
             f'where is {type(where).__name__}; give an expression such as "camera_id = 3" or a filter tree'
         )
     return where
-
-
-def _make_directory(directory: Path, identity: ModelIdentity) -> None:
-    """Makes the directory complete under another name first, so that a gallery exists whole or not at all."""
-    from .engines.lance import LanceStore
-
-    temporary = directory.with_name(f".{directory.name}.{uuid.uuid4().hex[:8]}.tmp")
-    columns = {IMAGE_COLUMN: ColumnType.STRING, VERSION_COLUMN: ColumnType.STRING}
-    try:
-        temporary.mkdir(parents=True)
-        LanceStore.create(str(temporary), StoreSchema(identity, columns)).close()
-        description = {"format": _FORMAT, "format_version": _FORMAT_VERSION, "engine": "lance"}
-        write_durably(temporary / _FILE, json.dumps(description, indent=1).encode())
-        if directory.exists():
-            directory.rmdir()
-        temporary.rename(directory)
-        fsync_path(directory.parent)
-    except OSError as error:
-        raise GalleryError(f"{directory}: cannot be made ({error.strerror or error}); choose another path") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _read_description(directory: Path) -> dict[str, Any]:
-    if not directory.exists():
-        raise GalleryError(f"{directory}: no such gallery; make it with Gallery.create or 'reid-zoo index'")
-    file = directory / _FILE
-    if not file.is_file():
-        raise GalleryError(
-            f"{directory}: is not a gallery (no {_FILE}); make one with Gallery.create or 'reid-zoo index'"
-        )
-    try:
-        description = json.loads(file.read_text("utf-8"))
-        if description["format"] != _FORMAT:
-            raise ValueError(f"format {description['format']!r}")
-        version = int(description["format_version"])
-        engine = description["engine"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise GalleryError(f"{file}: is damaged ({error!r}); restore it, or index into a new path") from error
-    if version > _FORMAT_VERSION:
-        raise GalleryError(
-            f"{directory}: has format version {version}, this reid_zoo reads up to {_FORMAT_VERSION}; upgrade reid-zoo"
-        )
-    if engine != "lance":
-        raise GalleryError(f"{directory}: needs the engine '{engine}', which this reid_zoo does not have")
-    return dict(description)

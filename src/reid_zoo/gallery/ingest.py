@@ -18,41 +18,28 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import GalleryError, ImageReadError
-from ..model_identity import ModelIdentity
+from .encoder import Encoder, ImageEmbeddings, encode_images, label_problem, late_interaction
 from .engines.base import GalleryStore
 from .image_sources import IMAGE_COLUMN, VERSION_COLUMN, ImageItem
+from .late_interaction import TOKENS_COLUMN, TokenIndex
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["AddReport", "Encoder", "FailedImage", "IndexedImages", "add_images", "checked_embeddings"]
+__all__ = ["AddReport", "FailedImage", "IndexedImages", "add_images"]
 
 COMMIT_ROWS = 1024
 COMMIT_SECONDS = 10.0
+COMMIT_TOKEN_BYTES = 64_000_000
+"""Tokens collected for one commit, of models that score by late interaction."""
+
 PIXEL_BUDGET = 64_000_000
 """Pixels decoded but not yet encoded (192 MB as RGB); one image more per worker may be on its way."""
-
-
-class Encoder(Protocol):
-    """What a gallery needs of a model; `reid_zoo.encoding.PersonEncoder` is one."""
-
-    @property
-    def identity(self) -> ModelIdentity:
-        """Which model it is."""
-
-    def encode_images(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """(B, D) float32 with rows of unit length."""
-
-    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """(B, D) float32 with rows of unit length."""
-
-    def check_query(self, text: str) -> None:
-        """Raise `QueryError` for a sentence that the model cannot make anything of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +58,7 @@ class AddReport:
         added: Images encoded and stored.
         replaced: How many of the added ones replaced the row of an older version of the file.
         skipped: Images that were in the gallery already, or twice in the input.
-        failed: Images that could not be read.
+        failed: Images that could not be read, or with a camera or viewpoint that the model does not know.
     """
 
     added: int
@@ -80,32 +67,24 @@ class AddReport:
     replaced: int = 0
 
 
-def checked_embeddings(encoder: Encoder, embeddings: Any, count: int) -> np.ndarray:
-    """The encoder's result as (count, D) float32.
-
-    Raises:
-        GalleryError: If the shape is not what the encoder's identity says, or a value is not finite.
-    """
-    vectors = np.asarray(embeddings, np.float32)
-    wanted = (count, encoder.identity.embedding_size)
-    if vectors.shape != wanted:
-        raise GalleryError(f"model {encoder.identity.name} gave embeddings of shape {vectors.shape}; wanted {wanted}")
-    if not np.isfinite(vectors).all():
-        raise GalleryError(
-            f"model {encoder.identity.name} gave an embedding with NaN or infinite values; its weights may be damaged"
-        )
-    return vectors
-
-
 class IndexedImages:
     """Which images a gallery has: name → (id, version), in 32 bytes per image.
 
     Names and versions are kept as hashes (128 and 64 bits).
+
+    Args:
+        store: The gallery's rows.
+        with_tokens: Whether a row without tokens counts as an older version of its image.
     """
 
-    def __init__(self, store: GalleryStore) -> None:
+    def __init__(self, store: GalleryStore, *, with_tokens: bool = False) -> None:
         names, checks, versions, ids = [], [], [], []
-        for batch in store.scan(columns=[IMAGE_COLUMN, VERSION_COLUMN]):
+        columns = [IMAGE_COLUMN, VERSION_COLUMN]
+        has_tokens = TOKENS_COLUMN in store.schema.columns
+        for batch in store.scan(columns=[*columns, TOKENS_COLUMN] if has_tokens else columns):
+            if with_tokens:
+                complete = [has_tokens and value is not None for value in batch.columns.get(TOKENS_COLUMN, batch.ids)]
+                batch.columns[VERSION_COLUMN][np.logical_not(complete)] = None
             hashes = [_hash_pair(name) for name in batch.columns[IMAGE_COLUMN]]
             names.append(np.array([pair[0] for pair in hashes], np.uint64))
             checks.append(np.array([pair[1] for pair in hashes], np.uint64))
@@ -251,39 +230,62 @@ def _uninterrupted() -> Iterator[None]:
             raise KeyboardInterrupt
 
 
+@dataclass(slots=True)
+class _Row:
+    existing_id: int | None
+    vector: np.ndarray
+    tokens: np.ndarray | None
+    mask: np.ndarray | None
+    columns: Mapping[str, Any]
+
+
 class _Writer:
     """Collects encoded rows and commits them in batches."""
 
-    def __init__(self, store: GalleryStore, reserve_ids: Callable[[int], int]) -> None:
+    def __init__(self, store: GalleryStore, token_index: TokenIndex, reserve_ids: Callable[[int], int]) -> None:
         self._store = store
+        self._token_index = token_index
         self._reserve_ids = reserve_ids
-        self._rows: list[tuple[int | None, np.ndarray, Mapping[str, Any]]] = []
+        self._rows: list[_Row] = []
+        self._token_bytes = 0
         self._last_commit = time.monotonic()
         self.added = 0
         self.replaced = 0
 
-    def add(self, decoded: Sequence[_Decoded], vectors: np.ndarray) -> None:
+    def add(self, decoded: Sequence[_Decoded], images: ImageEmbeddings) -> None:
         """Takes over encoded images; commits when it is time."""
-        for one, vector in zip(decoded, vectors, strict=True):
+        nothing = [None] * len(decoded)
+        tokens = nothing if images.tokens is None else images.tokens
+        mask = nothing if images.mask is None else images.mask
+        for one, vector, its_tokens, its_mask in zip(decoded, images.vectors, tokens, mask, strict=True):
             own = {IMAGE_COLUMN: one.name, VERSION_COLUMN: one.version}
-            self._rows.append((one.existing_id, vector, {**one.item.metadata, **own}))
-        if len(self._rows) >= COMMIT_ROWS or time.monotonic() - self._last_commit >= COMMIT_SECONDS:
+            self._rows.append(_Row(one.existing_id, vector, its_tokens, its_mask, {**one.item.metadata, **own}))
+        self._token_bytes += 0 if images.tokens is None else images.tokens.nbytes
+        enough = len(self._rows) >= COMMIT_ROWS or self._token_bytes >= COMMIT_TOKEN_BYTES
+        if enough or time.monotonic() - self._last_commit >= COMMIT_SECONDS:
             self.commit()
 
     def commit(self) -> None:
         """Writes what was collected; when that fails, a later run has to encode these images again."""
         rows, self._rows = self._rows, []
+        self._token_bytes = 0
         if rows:
-            fresh = sum(row[0] is None for row in rows)
+            fresh = sum(row.existing_id is None for row in rows)
             with _uninterrupted():
                 new_ids = itertools.count(self._reserve_ids(fresh) if fresh else 0)
-                names = dict.fromkeys(name for row in rows for name in row[2])
-                known = self._store.schema.columns  # a column without any value was never made
-                self._store.upsert(
-                    np.array([next(new_ids) if row[0] is None else row[0] for row in rows], np.int64),
-                    np.stack([row[1] for row in rows]),
-                    {name: [row[2].get(name) for row in rows] for name in names if name in known},
+                ids = np.array(
+                    [next(new_ids) if row.existing_id is None else row.existing_id for row in rows], np.int64
                 )
+                names = dict.fromkeys(name for row in rows for name in row.columns)
+                known = self._store.schema.columns  # a column without any value was never made
+                columns = {name: [row.columns.get(name) for row in rows] for name in names if name in known}
+                vectors = np.stack([row.vector for row in rows])
+                tokens = [row.tokens for row in rows if row.tokens is not None]
+                if tokens:
+                    mask = np.stack([row.mask for row in rows if row.mask is not None])
+                    self._token_index.upsert(ids, ImageEmbeddings(vectors, np.stack(tokens), mask), columns)
+                else:
+                    self._store.upsert(ids, vectors, columns)
             self.added += len(rows)
             self.replaced += len(rows) - fresh
         self._last_commit = time.monotonic()
@@ -294,6 +296,7 @@ def add_images(
     encoder: Encoder,
     items: Sequence[ImageItem],
     *,
+    token_index: TokenIndex,
     reserve_ids: Callable[[int], int],
     batch_size: int,
     num_workers: int,
@@ -306,6 +309,7 @@ def add_images(
         store: Where the rows go; it has all columns that the items use.
         encoder: The model.
         items: The images.
+        token_index: Where the tokens go, of models that score by late interaction.
         reserve_ids: Gives the first of so many new consecutive ids, which nobody else gets.
         batch_size: Images per call of the model; fewer where they are large.
         num_workers: Decoding threads; 0 decodes in this thread, between the model's batches.
@@ -314,16 +318,17 @@ def add_images(
     """
     from tqdm import tqdm
 
-    decoder = _Decoder(IndexedImages(store), num_workers, 2 * batch_size + num_workers, pixel_budget)
-    writer = _Writer(store, reserve_ids)
+    indexed = IndexedImages(store, with_tokens=late_interaction(encoder) is not None)
+    decoder = _Decoder(indexed, num_workers, 2 * batch_size + num_workers, pixel_budget)
+    writer = _Writer(store, token_index, reserve_ids)
     seen: set[bytes] = set()
     failed: list[FailedImage] = []
     batch: list[_Decoded] = []
     skipped = 0
 
     def encode() -> None:
-        vectors = encoder.encode_images([one.image for one in batch if one.image is not None])
-        writer.add(batch, checked_embeddings(encoder, vectors, len(batch)))
+        images = [one.image for one in batch if one.image is not None]
+        writer.add(batch, encode_images(encoder, images, [one.item.metadata for one in batch]))
         decoder.release(sum(one.pixels for one in batch))
         batch.clear()
 
@@ -336,6 +341,9 @@ def add_images(
                     failed.append(one.failure)
                 elif one.image is None or key in seen:
                     skipped += 1
+                    decoder.release(one.pixels)
+                elif problem := label_problem(encoder, one.item.metadata):
+                    failed.append(FailedImage(one.item.label, problem))
                     decoder.release(one.pixels)
                 else:
                     seen.add(key)

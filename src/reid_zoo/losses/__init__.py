@@ -15,6 +15,7 @@ from .sampled_triplet import SampledTripletLoss
 from .sdm import SDMLoss
 from .semi_hard_ranking import SemiHardRankingLoss
 from .similarity_contrastive import SimilarityContrastiveLoss
+from .supervised_contrastive import SupervisedContrastiveLoss
 from .token_alignment import TokenAlignmentLoss
 
 __all__ = [
@@ -33,5 +34,6 @@ __all__ = [
     "SampledTripletLoss",
     "SemiHardRankingLoss",
     "SimilarityContrastiveLoss",
+    "SupervisedContrastiveLoss",
     "TokenAlignmentLoss",
 ]

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import ConfigurationError
+from ..precision import in_full_precision
 
 __all__ = ["BatchHardTripletLoss"]
 
@@ -55,6 +56,7 @@ class BatchHardTripletLoss(nn.Module):
         farthest = distances.masked_fill(~same, float("-inf")).amax(dim=1)
         return farthest, distances.masked_fill(same, float("inf")).amin(dim=1)
 
+    @in_full_precision
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """Loss of `(B, D)` features with `(B,)` identities; a scalar."""
         positive, negative = self.mine(features, labels)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..precision import in_full_precision
+
 __all__ = ["CMPCLoss"]
 
 
@@ -31,6 +33,7 @@ class CMPCLoss(nn.Module):
         self.weight = nn.Parameter(torch.empty(hidden_size, num_classes))
         nn.init.xavier_uniform_(self.weight)
 
+    @in_full_precision
     def forward(self, image_features: Tensor, text_features: Tensor, labels: Tensor) -> Tensor:
         """Loss of one granularity.
 
@@ -42,7 +45,8 @@ class CMPCLoss(nn.Module):
         Returns:
             Scalar; each of the two cross-entropies is averaged over the batch.
         """
-        classifier = self.weight / self.weight.norm(dim=0, keepdim=True)
+        weight = self.weight.to(image_features.dtype)
+        classifier = weight / weight.norm(dim=0, keepdim=True)
 
         def one_direction(projected: Tensor, onto: Tensor) -> Tensor:
             unit = onto / onto.norm(dim=1, keepdim=True)

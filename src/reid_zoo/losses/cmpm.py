@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..precision import in_full_precision
 from ..validation import check_choice
 
 __all__ = ["CMPMLoss"]
@@ -35,6 +36,7 @@ class CMPMLoss(nn.Module):
         self.epsilon = epsilon
         self.target_norm = target_norm
 
+    @in_full_precision
     def forward(self, image_features: Tensor, text_features: Tensor, labels: Tensor) -> Tensor:
         """Loss of one granularity.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..precision import in_full_precision
 from ..validation import check_choice
 
 __all__ = ["CrossModalTripletLoss"]
@@ -68,6 +69,7 @@ class CrossModalTripletLoss(nn.Module):
             return terms.mean()
         return terms.sum()
 
+    @in_full_precision
     def forward(self, similarity: Tensor, labels: Tensor) -> Tensor:
         """Loss of both directions.
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..precision import in_full_precision
 from ..validation import check_choice
 
 __all__ = ["DiversityLoss"]
@@ -28,6 +29,7 @@ class DiversityLoss(nn.Module):
         check_choice("DiversityLoss", "form", form, ("gram", "paper"))
         self.form = form
 
+    @in_full_precision
     def forward(self, parts: Tensor) -> Tensor:
         """Loss of one modality.
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import ConfigurationError
+from ..precision import in_full_precision
 from ..validation import check_choice
 from .distribution_matching import matching_distribution, row_divergence
 
@@ -69,6 +70,7 @@ class FeatureCalibrationLoss(nn.Module):
             return features, labels
         return torch.cat([features, torch.stack(stored).to(features)]), torch.cat([labels, labels.new_tensor(owners)])
 
+    @in_full_precision
     def forward(self, features: Tensor, labels: Tensor, indices: Tensor | None = None) -> Tensor:
         """Loss of a batch; in mode `"history"` call `remember` afterwards.
 

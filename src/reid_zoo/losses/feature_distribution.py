@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import ConfigurationError
+from ..precision import in_full_precision
 
 __all__ = ["FeatureDistributionLoss"]
 
@@ -31,6 +32,7 @@ class FeatureDistributionLoss(nn.Module):
         self.temperature = temperature
         self.weight = weight
 
+    @in_full_precision
     def forward(self, image_features: Tensor, text_features: Tensor) -> Tensor:
         """Loss of `(B, D)` features whose rows belong together; a scalar."""
         log_image, log_text = (

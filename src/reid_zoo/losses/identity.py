@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import ConfigurationError
+from ..precision import in_full_precision
 
 __all__ = ["IdentityLoss"]
 
@@ -38,13 +39,15 @@ class IdentityLoss(nn.Module):
 
     def logits(self, features: Tensor) -> Tensor:
         """`(B, D)` features → `(B, K)` logits."""
-        return self.classifier(features)
+        weight, bias = self.classifier.weight.to(features.dtype), self.classifier.bias
+        return functional.linear(features, weight, None if bias is None else bias.to(features.dtype))
 
     @torch.no_grad()
     def accuracy(self, features: Tensor, labels: Tensor) -> Tensor:
         """Share of `(B, D)` features whose most likely identity is their own, `(B,)`."""
         return (self.logits(features).argmax(dim=1) == labels).float().mean()
 
+    @in_full_precision
     def forward(self, features: Tensor | tuple[Tensor, ...], labels: Tensor) -> Tensor:
         """Mean cross-entropy.
 

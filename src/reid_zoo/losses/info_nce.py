@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import ConfigurationError
+from ..precision import in_full_precision
 
 __all__ = ["InfoNCELoss"]
 
@@ -31,6 +32,7 @@ class InfoNCELoss(nn.Module):
             raise ConfigurationError(f"InfoNCELoss.temperature is {temperature}, but must be positive.")
         self.temperature = temperature
 
+    @in_full_precision
     def forward(self, image_features: Tensor, text_features: Tensor) -> Tensor:
         """Loss of `(B, D)` features, of any length, whose rows belong together; a scalar."""
         images, texts = functional.normalize(image_features, dim=1), functional.normalize(text_features, dim=1)

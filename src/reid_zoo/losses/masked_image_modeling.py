@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..errors import ConfigurationError
+from ..precision import in_full_precision
 from ..validation import check_choice
 
 __all__ = ["MaskedImageModelingLoss", "pixel_mask"]
@@ -48,6 +49,7 @@ class MaskedImageModelingLoss(nn.Module):
         normalized = (patches - mean) / (variance + _VARIANCE_EPSILON).sqrt()
         return normalized.transpose(3, 4).reshape(pixels.shape)
 
+    @in_full_precision
     def forward(self, reconstruction: Tensor, pixel_values: Tensor, patch_mask: Tensor) -> Tensor:
         """Loss of a batch.
 

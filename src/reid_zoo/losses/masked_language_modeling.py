@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..precision import in_full_precision
+
 __all__ = ["MaskedLanguageModelingLoss"]
 
 
@@ -23,6 +25,7 @@ class MaskedLanguageModelingLoss(nn.Module):
         super().__init__()
         self.ignored_label = ignored_label
 
+    @in_full_precision
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Loss of a batch.
 

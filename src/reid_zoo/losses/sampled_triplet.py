@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import ConfigurationError
+from ..precision import in_full_precision
 
 __all__ = ["SampledTripletLoss"]
 
@@ -48,6 +49,7 @@ class SampledTripletLoss(nn.Module):
             torch.multinomial(negatives, count, replacement=True),
         )
 
+    @in_full_precision
     def forward(
         self,
         image_features: Tensor,

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import ConfigurationError
+from ..precision import in_full_precision
 from .distribution_matching import matching_distribution, row_divergence
 
 __all__ = ["SDMLoss"]
@@ -46,6 +47,7 @@ class SDMLoss(nn.Module):
         self.soft_label_factor = soft_label_factor
         self.extra_batch_mean = extra_batch_mean
 
+    @in_full_precision
     def forward(
         self, image_features: Tensor, text_features: Tensor, labels: Tensor, image_ids: Tensor | None = None
     ) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigurationError
+from ..precision import in_full_precision
 
 __all__ = ["SemiHardRankingLoss"]
 
@@ -62,6 +63,7 @@ class SemiHardRankingLoss(nn.Module):
         anchor, positive, negative = triplets.unbind(dim=1)
         return (self.margin - cosines[anchor, positive] + cosines[anchor, negative]).clamp(min=0).sum()
 
+    @in_full_precision
     def forward(
         self,
         image_features: Tensor,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..precision import in_full_precision
 from ..validation import check_choice
 
 __all__ = ["SimilarityContrastiveLoss"]
@@ -31,6 +32,7 @@ class SimilarityContrastiveLoss(nn.Module):
         check_choice("SimilarityContrastiveLoss", "reduction", reduction, ("mean", "sum"))
         self.reduction = reduction
 
+    @in_full_precision
     def directions(self, similarity: Tensor) -> tuple[Tensor, Tensor]:
         """Image-to-text and text-to-image loss (Eqs. 13-14) of a `(B, B)` image × text matrix; two scalars."""
         own = torch.arange(len(similarity), device=similarity.device)
@@ -41,6 +43,7 @@ class SimilarityContrastiveLoss(nn.Module):
         total = image_to_text + text_to_image
         return total / 2 if self.reduction == "mean" else total
 
+    @in_full_precision
     def forward(self, similarity: Tensor) -> Tensor:
         """Loss of both directions.
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import ConfigurationError
+from ..precision import in_full_precision
 from .distribution_matching import matching_distribution, row_divergence
 
 __all__ = ["TokenAlignmentLoss"]
@@ -35,6 +36,7 @@ class TokenAlignmentLoss(nn.Module):
         self.temperature = temperature
         self.epsilon = epsilon
 
+    @in_full_precision
     def forward(self, patches: Tensor, words: Tensor, input_ids: Tensor, labels: Tensor) -> Tensor:
         """Loss of a batch.
 

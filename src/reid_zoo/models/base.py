@@ -13,6 +13,7 @@ from transformers.models.bert.modeling_bert import BertLayer
 
 from ..errors import CheckpointError, ConfigurationError
 from ..outputs import RetrievalFeatures
+from ..precision import in_full_precision
 from .configuration_base import ReIDPreTrainedConfig
 from .encoders.attention import MultiHeadAttention, init_fused_attention
 from .encoders.clip_text_transformer import CLIPTextTransformer, CLIPTextTransformerLayer
@@ -43,8 +44,15 @@ class ReIDPreTrainedModel(PreTrainedModel):
         CLIPTextTransformerLayer.__name__,
         BertLayer.__name__,
     ]
+    # Whether `similarity` compares tokens: its order is then not that of the dot products of `embeds`, and a gallery keeps
+    # the tokens as well.
+    scores_by_late_interaction: ClassVar[bool] = False
+    # Whether the inference model reads sentences; if not, it has no `get_text_features`, and its processor no tokenizer.
+    supports_text: ClassVar[bool] = True
     # How `resize_image_grid` interpolates the position grid: corner to corner (CFine's release) or not.
     position_grid_align_corners: ClassVar[bool] = True
+    # Whether tokens of both towers meet before any projection, so that they must be equally wide.
+    towers_share_width: ClassVar[bool] = True
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
         """Called by transformers for every module; never as "custom code", which would pass over containers.
@@ -116,7 +124,7 @@ class ReIDPreTrainedModel(PreTrainedModel):
                 fields of a tower, such as a dropout.
 
         Raises:
-            CheckpointError: If a tower cannot be read, or the two have different widths.
+            CheckpointError: If a tower cannot be read, or the two have different widths and the method needs equal ones.
             ConfigurationError: For a field that is unknown or does not fit the others.
         """
         fields = cls.config_class.preset_fields(preset) if preset is not None else {}
@@ -127,14 +135,14 @@ class ReIDPreTrainedModel(PreTrainedModel):
             if "image_size" in vision_fields:
                 raise ConfigurationError("give image_size once: as an argument or in vision_config, not both.")
             vision_fields["image_size"] = image_size
-        image = load_image_tower(image_tower, **vision_fields)
+        image = load_image_tower(image_tower, align_corners=cls.position_grid_align_corners, **vision_fields)
         if text_tower is None:
             like_image = {name: getattr(image.config, name) for name in ("hidden_size", "num_attention_heads")}
             text, text_config = None, {**preset_text, **like_image, **text_fields}
         else:
             text = load_text_tower(text_tower, **text_fields)
             text_config = text.config
-            if text.config.hidden_size != image.config.hidden_size:
+            if cls.towers_share_width and text.config.hidden_size != image.config.hidden_size:
                 raise CheckpointError(
                     f"the towers have different widths: {image_tower} {image.config.hidden_size}, {text_tower} "
                     f"{text.config.hidden_size}; take two of the same width."
@@ -199,6 +207,7 @@ class ReIDPreTrainedModel(PreTrainedModel):
             self.config.vision_config.image_size = [old_height, old_width]
             raise
 
+    @in_full_precision
     def similarity(
         self, text_features: RetrievalFeatures | Tensor, image_features: RetrievalFeatures | Tensor
     ) -> Tensor:

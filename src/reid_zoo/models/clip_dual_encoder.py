@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import BertModel
 from transformers import initialization as init
 
 from ..errors import CheckpointError, ConfigurationError
@@ -80,6 +81,7 @@ class CLIPDualEncoderPreTrainedModel(ReIDPreTrainedModel):
         image = load_image_tower(image_tower, align_corners=cls.position_grid_align_corners, **vision_fields)
         of_image_tower = load_clip_text_tower(image_tower, **text_fields)
         visual_projection = of_image_tower.visual_projection
+        assert visual_projection is not None  # a ResNet was refused as an image tower above
         text = of_image_tower if text_tower is None else load_clip_text_tower(text_tower, **text_fields)
         if len(visual_projection) != len(text.text_projection):
             raise CheckpointError(
@@ -103,9 +105,12 @@ class CLIPDualEncoderModel(CLIPDualEncoderPreTrainedModel):
     def __init__(self, config: CLIPDualEncoderConfig) -> None:
         super().__init__(config)
         self.vision_model = VisionTransformer._from_config(config.vision_config)
-        self.text_model = CLIPTextTransformer._from_config(config.text_config)
+        self.text_model = self._build_text_tower(config)
         self.visual_projection = nn.Linear(config.vision_config.hidden_size, config.projection_dim, bias=False)
         self.text_projection = nn.Linear(config.text_config.hidden_size, config.projection_dim, bias=False)
+
+    def _build_text_tower(self, config: CLIPDualEncoderConfig) -> CLIPTextTransformer | BertModel:
+        return CLIPTextTransformer._from_config(config.text_config)
 
     def encode_images(
         self,
@@ -192,9 +197,9 @@ class CLIPDualEncoderModel(CLIPDualEncoderPreTrainedModel):
         Args:
             pixel_values: `(I, 3, H, W)`.
             input_ids: `(T, L)`.
-            attention_mask: Not needed; taken so that a processor's whole output can be passed.
+            attention_mask: `(T, L)`; CLIP's text tower does not need it.
         """
         images = None if pixel_values is None else self.get_image_features(pixel_values)
-        texts = None if input_ids is None else self.get_text_features(input_ids)
+        texts = None if input_ids is None else self.get_text_features(input_ids, attention_mask=attention_mask)
         scores = None if images is None or texts is None else self.similarity(texts, images)
         return RetrievalOutput(similarity=scores, image_features=images, text_features=texts)

@@ -12,7 +12,15 @@ from ..errors import CheckpointError
 from .encoders.text_tower_weights import convert_openai_clip_text, infer_clip_text_sizes
 from .encoders.tower_weights import convert_openai_clip_vision, infer_vision_sizes, rename
 
-__all__ = ["convert_cross_modal_branch", "convert_towers", "infer_branch_layers", "infer_tower_fields", "part"]
+__all__ = [
+    "convert_cross_modal_branch",
+    "convert_towers",
+    "describe_towers",
+    "infer_branch_layers",
+    "infer_tower_fields",
+    "leftover_reason",
+    "part",
+]
 
 BASE = "base_model."
 _HEAD_WIDTH = 64
@@ -132,10 +140,9 @@ def infer_tower_fields(state: Mapping[str, Tensor], overrides: dict[str, Any]) -
             if not key.startswith("visual.") and key != "text_projection" and key not in _CLIP_LEFTOVERS
         }
     )
-    vision_fields = infer_vision_sizes(visual)
-    num_positions, patch = vision_fields.pop("num_positions"), vision_fields["patch_size"]
-    image_size = overrides.pop("image_size", None)
-    stride = overrides.pop("stride_size", None)
+    sizes = infer_vision_sizes(visual)
+    num_positions, patch = sizes["num_positions"], sizes["patch_size"]
+    image_size, stride = overrides.pop("image_size", None), overrides.get("stride_size")
     if image_size is None:
         rows, columns = _RELEASED_GRID
         if num_positions != 1 + rows * columns or stride not in (None, patch):
@@ -144,16 +151,37 @@ def infer_tower_fields(state: Mapping[str, Tensor], overrides: dict[str, Any]) -
                 "image_size=[height, width], and stride_size if patches overlap."
             )
         image_size = [rows * patch, columns * patch]
-    text_fields = infer_clip_text_sizes(text)
-    for fields, name in ((vision_fields, "vision"), (text_fields, "text")):
-        usual = max(fields["hidden_size"] // _HEAD_WIDTH, 1)
-        fields["num_attention_heads"] = int(overrides.pop(f"{name}_num_attention_heads", usual))
-    vision_fields |= {"image_size": list(image_size), "patch_stride": None if stride == patch else stride}
     inferred: dict[str, Any] = {
-        "vision_config": {**vision_fields, **overrides.pop("vision_config", {})},
-        "text_config": {**text_fields, **overrides.pop("text_config", {})},
+        **describe_towers(visual, text, list(image_size), overrides),
         "projection_dim": base["text_projection"].shape[1],
     }
     if "classifier.weight" in state:
         inferred["num_classes"] = state["classifier.weight"].shape[0]
     return inferred
+
+
+def describe_towers(
+    vision: Mapping[str, Tensor], text: Mapping[str, Tensor], image_size: list[int], overrides: dict[str, Any]
+) -> dict[str, Any]:
+    """`vision_config` and `text_config` of two converted towers.
+
+    Args:
+        vision: Weights of [`VisionTransformer`].
+        text: Weights of [`CLIPTextTransformer`].
+        image_size: `[height, width]` in pixels.
+        overrides: As in `infer_tower_fields`, its entries but `image_size` are taken out and used.
+    """
+    vision_fields, text_fields = infer_vision_sizes(vision), infer_clip_text_sizes(text)
+    del vision_fields["num_positions"]
+    for fields, name in ((vision_fields, "vision"), (text_fields, "text")):
+        usual = max(fields["hidden_size"] // _HEAD_WIDTH, 1)
+        fields["num_attention_heads"] = int(overrides.pop(f"{name}_num_attention_heads", usual))
+    stride = overrides.pop("stride_size", None)
+    vision_fields |= {
+        "image_size": image_size,
+        "patch_stride": None if stride == vision_fields["patch_size"] else stride,
+    }
+    return {
+        "vision_config": {**vision_fields, **overrides.pop("vision_config", {})},
+        "text_config": {**text_fields, **overrides.pop("text_config", {})},
+    }

@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig
 
 from ..errors import ConfigurationError
 from ..validation import unknown_name_message
+from .processor_defaults import ProcessorDefaults
 
 __all__ = ["ReIDPreTrainedConfig", "check_fields", "checked_config"]
 
@@ -27,12 +28,15 @@ _TRANSFORMERS_KEYS = frozenset(
         "_experts_implementation_internal",
         "_name_or_path",
         "attn_implementation",
+        "bos_token_id",  # the Trainer sets these three
         "dtype",
+        "eos_token_id",
         "experts_implementation",
         "model_type",
         "name_or_path",
         "num_labels",
         "output_attentions",
+        "pad_token_id",
         "tie_word_embeddings",
         "torch_dtype",
         "transformers_version",
@@ -117,16 +121,19 @@ class ReIDPreTrainedConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         owner = type(self).__name__
         check_fields(owner, type(self), kwargs)
-        for name, specification in self.sub_configs_defaults.items():
-            value = getattr(self, name, None)
+        for name in self.sub_configs_defaults:
+            value, config_class = getattr(self, name, None), self.sub_config_class(name)
             if isinstance(value, dict):
-                check_fields(f"{owner}.{name}", specification.config_class, value)
-            elif value is not None and not isinstance(value, specification.config_class):
+                check_fields(f"{owner}.{name}", config_class, value)
+            elif value is not None and not isinstance(value, config_class):
                 raise ConfigurationError(
-                    f"{owner}.{name} is a {type(value).__name__}, but must be a dictionary or a "
-                    f"{specification.config_class.__name__}."
+                    f"{owner}.{name} is a {type(value).__name__}, but must be a dictionary or a {config_class.__name__}."
                 )
         try:
+            for name, specification in self.sub_configs_defaults.items():
+                value, config_class = getattr(self, name, None), self.sub_config_class(name)
+                if config_class is not specification.config_class and not isinstance(value, config_class):
+                    setattr(self, name, config_class(**(value or {})))
             super().__post_init__(**kwargs)
         except StrictDataclassFieldValidationError as error:  # from a sub-configuration of transformers
             raise ConfigurationError(f"{owner}: {' '.join(str(error).split())}") from error
@@ -135,6 +142,25 @@ class ReIDPreTrainedConfig(PreTrainedConfig):
         from ..auto import register_models
 
         register_models()
+
+    @property
+    def processor_defaults(self) -> ProcessorDefaults:
+        """How the authors prepare images and sentences; by default as CFine's."""
+        return ProcessorDefaults()
+
+    @property
+    def uses_camera_ids(self) -> bool:
+        """Whether `get_image_features` takes `camera_ids`, zero-based and below the configuration's `num_cameras`."""
+        return False
+
+    @property
+    def uses_view_ids(self) -> bool:
+        """Whether `get_image_features` takes `view_ids`, zero-based and below the configuration's `num_views`."""
+        return False
+
+    def sub_config_class(self, name: str) -> type[PreTrainedConfig]:
+        """Class of the sub-configuration `name`; a method that lets a field choose it extends this."""
+        return self.sub_configs_defaults[name].config_class
 
     def fill_defaults(self) -> None:
         """Values that follow from others when they are not given; a method's configuration extends it."""

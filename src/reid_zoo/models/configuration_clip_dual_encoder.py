@@ -6,15 +6,16 @@ from ..errors import ConfigurationError
 from .configuration_base import ReIDPreTrainedConfig, checked_config
 from .encoders.configuration_clip_text_transformer import ReIDCLIPTextConfig
 from .encoders.configuration_vision_transformer import ReIDVisionConfig
+from .processor_defaults import CLIP_PIXELS, ProcessorDefaults
 
-__all__ = ["CLIPDualEncoderConfig"]
+__all__ = ["CLIPDualEncoderConfig", "CrossModalDualEncoderConfig"]
 
 _HEAD_WIDTH = 64
 
 
 @checked_config
 class CLIPDualEncoderConfig(ReIDPreTrainedConfig):
-    r"""Base of the configurations of IRRA and VFE-TPS, whose inference models are CLIP's two towers.
+    r"""Base of the configurations of the methods whose inference models are CLIP's two towers.
 
     Args:
         vision_config (`ReIDVisionConfig`): The image tower; by default CLIP ViT-B/16 at 384×128.
@@ -25,9 +26,6 @@ class CLIPDualEncoderConfig(ReIDPreTrainedConfig):
         temperature (`float`, defaults to 0.02): τ, fixed.
         label_epsilon (`float`, defaults to 1e-8): ε inside the logarithm of label distributions.
         num_classes (`int`, defaults to 11003): Training identities K (only the training class uses it).
-        cross_modal_num_layers (`int`, defaults to 4): Blocks after the cross attention (training only).
-        cross_modal_num_attention_heads (`int`, *optional*): Heads of the cross attention and these blocks;
-            by default D / 64 (at least one).
     """
 
     sub_configs_defaults: ClassVar[dict[str, Any]] = {
@@ -43,20 +41,28 @@ class CLIPDualEncoderConfig(ReIDPreTrainedConfig):
     temperature: float | int = 0.02
     label_epsilon: float | int = 1e-8
     num_classes: int = 11003
-    cross_modal_num_layers: int = 4
-    cross_modal_num_attention_heads: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.vision_config is None or isinstance(self.vision_config, dict):
             self.vision_config = {"image_size": list(self.default_image_size), **(self.vision_config or {})}
         super().__post_init__(**kwargs)
 
+    @property
+    def processor_defaults(self) -> ProcessorDefaults:
+        """CLIP's constants, bilinear; padding is 0, and the end token stays (VFE-TPS spec sections 5.2 and 5.3)."""
+        return ProcessorDefaults(
+            pixels=CLIP_PIXELS,
+            interpolation="bilinear",
+            tokenizer="clip_with_mask" if hasattr(self, "mask_token_id") else "clip",
+            truncation_keeps_sep=True,
+            clean_text=True,
+            pad_token_id=0,
+        )
+
     def fill_defaults(self) -> None:
         """Values that follow from others when they are not given."""
         if self.max_text_length is None:
             self.max_text_length = self.text_config.max_position_embeddings
-        if self.cross_modal_num_attention_heads is None:
-            self.cross_modal_num_attention_heads = max(self.projection_dim // _HEAD_WIDTH, 1)
 
     def check_positive(self, *names: str) -> None:
         """Raise `ConfigurationError` for a field of `names` that is not above 0."""
@@ -95,16 +101,46 @@ class CLIPDualEncoderConfig(ReIDPreTrainedConfig):
         """Sizes that must fit each other."""
         owner = type(self).__name__
         self.check_positive("temperature", "label_epsilon", "num_classes", "projection_dim", "max_text_length")
-        self.check_not_negative("cross_modal_num_layers")
-        assert self.cross_modal_num_attention_heads is not None and self.max_text_length is not None
-        heads = self.cross_modal_num_attention_heads
-        if heads < 1 or self.projection_dim % heads:
-            raise ConfigurationError(
-                f"{owner}.cross_modal_num_attention_heads = {heads} does not divide projection_dim = "
-                f"{self.projection_dim}."
-            )
+        assert self.max_text_length is not None
         if self.max_text_length > self.text_config.max_position_embeddings:
             raise ConfigurationError(
                 f"{owner}.max_text_length = {self.max_text_length} exceeds text_config.max_position_embeddings = "
                 f"{self.text_config.max_position_embeddings}."
+            )
+
+    @property
+    def embedding_size(self) -> int:
+        """Size of the retrieval vector."""
+        return self.projection_dim
+
+
+@checked_config
+class CrossModalDualEncoderConfig(CLIPDualEncoderConfig):
+    r"""Base of the configurations of IRRA and VFE-TPS, which train with a cross-modal branch beside CLIP's two towers.
+
+    Args:
+        cross_modal_num_layers (`int`, defaults to 4): Blocks after the cross attention (training only).
+        cross_modal_num_attention_heads (`int`, *optional*): Heads of the cross attention and these blocks;
+            by default D / 64 (at least one).
+    """
+
+    cross_modal_num_layers: int = 4
+    cross_modal_num_attention_heads: int | None = None
+
+    def fill_defaults(self) -> None:
+        """Values that follow from others when they are not given."""
+        super().fill_defaults()
+        if self.cross_modal_num_attention_heads is None:
+            self.cross_modal_num_attention_heads = max(self.projection_dim // _HEAD_WIDTH, 1)
+
+    def validate_fields(self) -> None:
+        """Heads that divide the width of the branch."""
+        super().validate_fields()
+        self.check_not_negative("cross_modal_num_layers")
+        assert self.cross_modal_num_attention_heads is not None
+        heads = self.cross_modal_num_attention_heads
+        if heads < 1 or self.projection_dim % heads:
+            raise ConfigurationError(
+                f"{type(self).__name__}.cross_modal_num_attention_heads = {heads} does not divide projection_dim = "
+                f"{self.projection_dim}."
             )

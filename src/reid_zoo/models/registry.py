@@ -23,6 +23,9 @@ class Method:
         class_prefix: `X` in `XConfig`, `XModel`, `XForTraining`.
         reference: Paper.
         official_licence: Licence of the authors' release.
+        queries: What it can search with: `"text"`, `"image"`.
+        optional_inputs: What it takes beside images and sentences, if trained so.
+        num_parameters: Parameters of the inference model at the size of the default configuration.
     """
 
     model_type: str
@@ -31,6 +34,9 @@ class Method:
     class_prefix: str
     reference: str
     official_licence: str
+    queries: tuple[str, ...]
+    num_parameters: int
+    optional_inputs: tuple[str, ...] = ()
 
     def module(self, file: str) -> str:
         """Full name of `configuration_x`, `modeling_x` or `conversion_x`."""
@@ -74,6 +80,8 @@ METHODS: dict[str, Method] = {
             class_prefix="CFine",
             reference="Yan et al., CLIP-Driven Fine-Grained Text-Image Person Re-Identification, IEEE TIP 2023",
             official_licence="MIT",
+            queries=("text", "image"),
+            num_parameters=204_145_920,
         ),
         Method(
             model_type="irra",
@@ -83,6 +91,8 @@ METHODS: dict[str, Method] = {
             reference="Jiang and Ye, Cross-Modal Implicit Relation Reasoning and Aligning for Text-to-Image Person "
             "Retrieval, CVPR 2023",
             official_licence="MIT",
+            queries=("text", "image"),
+            num_parameters=149_617_664,
         ),
         Method(
             model_type="vfe_tps",
@@ -90,7 +100,9 @@ METHODS: dict[str, Method] = {
             package="reid_zoo.models.vfe_tps",
             class_prefix="VFETPS",
             reference="Shen et al., Enhancing Visual Representation for Text-based Person Searching, 2024",
-            official_licence="not stated",
+            official_licence="none given",
+            queries=("text", "image"),
+            num_parameters=149_617_664,
         ),
         Method(
             model_type="mgcc",
@@ -99,7 +111,32 @@ METHODS: dict[str, Method] = {
             class_prefix="MGCC",
             reference="Wu et al., Text-based Occluded Person Re-identification via Multi-Granularity Contrastive Consistency "
             "Learning, AAAI 2024",
-            official_licence="not stated",
+            official_licence="none given",
+            queries=("text", "image"),
+            num_parameters=152_196_816,
+        ),
+        Method(
+            model_type="clip_reid",
+            title="CLIP-ReID",
+            package="reid_zoo.models.clip_reid",
+            class_prefix="CLIPReID",
+            reference="Li, Sun and Li, CLIP-ReID: Exploiting Vision-Language Model for Image Re-identification without "
+            "Concrete Text Labels, AAAI 2023",
+            official_licence="MIT",
+            queries=("image",),
+            num_parameters=86_142_976,
+            optional_inputs=("camera_ids", "view_ids"),
+        ),
+        Method(
+            model_type="dual_encoder",
+            title="Dual encoder",
+            package="reid_zoo.models.dual_encoder",
+            class_prefix="DualEncoder",
+            reference="Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021; the "
+            "plain baselines (zero-shot, linear probe, fine-tuned; ViT and BERT) of VFE-TPS and IRRA",
+            official_licence="MIT (CLIP); Apache-2.0 (ViT, BERT)",
+            queries=("text", "image"),
+            num_parameters=149_617_664,
         ),
     )
 }

@@ -15,6 +15,15 @@ from ..validation import check_choice
 
 __all__ = ["LearningRateSchedule", "ParameterGroup", "build_optimizer", "group_parameters", "learning_rate_factor"]
 
+_SCHEDULES = (
+    "multistep",
+    "cosine",
+    "epoch_cosine",
+    "epoch_cosine_over_all",
+    "epoch_linear",
+    "epoch_exponential",
+    "epoch_poly",
+)
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
@@ -28,6 +37,8 @@ class ParameterGroup:
         learning_rate: Base rate.
         weight_decay: L2 factor (coupled with `adam`, decoupled with `adamw`).
         decay_vectors: Whether biases and norms decay too (CFine's release decays all of them).
+        optional: Whether it may match nothing, because a switch of the model takes away what it is for (a head whose loss
+            is off). A group that matches nothing otherwise is taken for a mistake in its pattern.
     """
 
     name: str
@@ -35,6 +46,7 @@ class ParameterGroup:
     learning_rate: float
     weight_decay: float = 0.0
     decay_vectors: bool = True
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +58,15 @@ class LearningRateSchedule:
             inside an epoch and share a linear warm-up from `warmup_factor`, counted in epochs. `"multistep"`: milestones
             (CFine spec, section 11). With r the share of the epochs behind the warm-up that are over (VFE-TPS spec,
             section 6): `"epoch_cosine"`: half a cosine from 1 to 0; `"epoch_linear"`: 1 - r; `"epoch_exponential"`:
-            power^r; `"epoch_poly"`: power^(1-r), the release's formula, which rises.
+            power^r; `"epoch_poly"`: power^(1-r), the release's formula, which rises. `"epoch_cosine_over_all"`: half a
+            cosine over all epochs, those of the warm-up included (CLIP-ReID spec, section 8.1).
         warmup_epochs: Length of the warm-up, fractions allowed for `"cosine"`.
         warmup_factor: Factor at the very start of a warm-up in epochs.
         milestones: Epochs (0-based) from which on `gamma` multiplies the rate once more.
         gamma: Factor of each milestone.
         final_factor: f; a curve c of these kinds (not `"multistep"`) becomes f + (1 - f)·c.
         power: Base of `"epoch_exponential"` and `"epoch_poly"`.
+        first_epoch: Number that the formulas in epochs give the first epoch: 0, or 1 as in CLIP-ReID's release.
     """
 
     kind: str = "cosine"
@@ -62,10 +76,11 @@ class LearningRateSchedule:
     gamma: float = 0.1
     final_factor: float = 0.0
     power: float = 0.9
+    first_epoch: int = 0
 
     def __post_init__(self) -> None:
-        kinds = ("multistep", "cosine", "epoch_cosine", "epoch_linear", "epoch_exponential", "epoch_poly")
-        check_choice("schedule", "kind", self.kind, kinds)
+        check_choice("schedule", "kind", self.kind, _SCHEDULES)
+        check_choice("schedule", "first_epoch", self.first_epoch, (0, 1))
 
 
 def learning_rate_factor(
@@ -79,22 +94,26 @@ def learning_rate_factor(
         num_epochs: Length of the training.
     """
 
+    def epoch_of(step: int) -> int:
+        return step // steps_per_epoch + schedule.first_epoch
+
     def epoch_warmup(epoch: int) -> float:
         if epoch < schedule.warmup_epochs:
             return schedule.warmup_factor + (1 - schedule.warmup_factor) * epoch / schedule.warmup_epochs
         return 1.0
 
     def multistep(step: int) -> float:
-        epoch = step // steps_per_epoch
+        epoch = epoch_of(step)
         return epoch_warmup(epoch) * schedule.gamma ** sum(milestone <= epoch for milestone in schedule.milestones)
 
     def epoch_curve(step: int) -> float:
-        epoch = step // steps_per_epoch
+        epoch = epoch_of(step)
         if epoch < schedule.warmup_epochs:
             return epoch_warmup(epoch)
         over = (epoch - schedule.warmup_epochs) / max(1.0, num_epochs - schedule.warmup_epochs)
         curve = {
             "epoch_cosine": 0.5 * (1 + math.cos(math.pi * over)),
+            "epoch_cosine_over_all": 0.5 * (1 + math.cos(math.pi * min(1.0, epoch / num_epochs))),
             "epoch_linear": 1 - over,
             "epoch_exponential": schedule.power**over,
             "epoch_poly": schedule.power ** (1 - over),
@@ -116,7 +135,7 @@ def group_parameters(model: nn.Module, groups: tuple[ParameterGroup, ...]) -> li
     """Assign every trainable parameter to the first group whose pattern matches.
 
     Raises:
-        RecipeError: If a parameter matches no group, or a group matches none.
+        RecipeError: If a parameter matches no group, or a group that is not optional matches none.
     """
     members: dict[tuple[str, bool], list[nn.Parameter]] = {}
     compiled = [re.compile(group.pattern) for group in groups]
@@ -131,7 +150,7 @@ def group_parameters(model: nn.Module, groups: tuple[ParameterGroup, ...]) -> li
         members.setdefault((group.name, decays), []).append(parameter)
     options = []
     for group in groups:
-        if not any(name == group.name for name, _ in members):
+        if not group.optional and not any(name == group.name for name, _ in members):
             raise RecipeError(f"parameter group {group.name!r} (pattern {group.pattern!r}) matches no parameter.")
         for decays in (True, False):
             if (group.name, decays) in members:

@@ -62,6 +62,7 @@ class ProcessorSettings:
         image_std: Standard deviation per channel.
         interpolation: `bicubic` or `bilinear`.
         truncation_keeps_sep: See [`ReIDProcessor`].
+        caption_cleaning: `none`, `eval` or `both`, see [`ReIDProcessor`].
         vocabulary_size: Largest WordPiece vocabulary learned from the training captions, for a model from scratch.
     """
 
@@ -70,6 +71,7 @@ class ProcessorSettings:
     image_std: tuple[float, ...] = (0.229, 0.224, 0.225)
     interpolation: str = "bicubic"
     truncation_keeps_sep: bool = False
+    caption_cleaning: str = "none"
     vocabulary_size: int = 2000
 
 

@@ -20,7 +20,6 @@ from ..data.collators import ImageTextCollator, ImageTextPairs
 from ..data.loading import load_dataset
 from ..data.records import PersonDataset
 from ..errors import DatasetError, RecipeError
-from ..models.configuration_clip_dual_encoder import CLIPDualEncoderConfig
 from ..models.registry import get_method
 from ..processing import ReIDProcessor
 from .arguments import ReIDTrainingArguments
@@ -63,6 +62,9 @@ def build_model(recipe: Recipe, dataset: PersonDataset) -> tuple[Any, ReIDProces
     Args:
         recipe: The recipe; its seed is not set here.
         dataset: Training records: their identities size the classifier, their captions make the vocabulary.
+
+    Raises:
+        RecipeError: If a field is missing or does not fit, or the configuration trains nothing.
     """
     method, settings = get_method(recipe.method), recipe.model
     fields = {"num_classes": len(dataset.person_ids), **settings.config}
@@ -71,13 +73,24 @@ def build_model(recipe: Recipe, dataset: PersonDataset) -> tuple[Any, ReIDProces
             f"recipe field processor.image_size must be [height, width], not {recipe.processor.image_size}."
         )
     height, width = recipe.processor.image_size
-    uses_clip_text = issubclass(method.config_class, CLIPDualEncoderConfig)
+
+    def build_config(**text_fields: Any) -> Any:
+        towers = {
+            "vision_config": {"image_size": [height, width], **settings.vision_config},
+            "text_config": {**text_fields, **settings.text_config},
+        }
+        if settings.preset is None:
+            return method.config_class(**fields, **towers)
+        return method.config_class.from_preset(settings.preset, **fields, **towers)
+
+    defaults = build_config().processor_defaults  # of a draft: the vocabulary is not known yet
+    has_word_mask, uses_wordpieces = defaults.tokenizer == "clip_with_mask", defaults.tokenizer == "wordpiece"
     tokenizer: PreTrainedTokenizerBase
     if settings.image_tower is not None:
         from transformers import AutoTokenizer
 
-        if uses_clip_text:
-            tokenizer = clip_tokenizer(mask_token=True)
+        if not uses_wordpieces:
+            tokenizer = clip_tokenizer(mask_token=has_word_mask)
         elif settings.text_tower is None:
             raise RecipeError("recipe field model.text_tower is missing; model.image_tower needs one beside it.")
         else:
@@ -93,17 +106,16 @@ def build_model(recipe: Recipe, dataset: PersonDataset) -> tuple[Any, ReIDProces
         )
     else:
         captions = [item.caption for item in dataset.captioned_images()]
-        if uses_clip_text:
-            tokenizer = learn_clip_tokenizer(captions, recipe.processor.vocabulary_size)
-            text = {"vocab_size": len(tokenizer), **settings.text_config}
+        vocabulary_size = recipe.processor.vocabulary_size
+        if uses_wordpieces:
+            tokenizer = learn_wordpiece_tokenizer(captions, vocabulary_size)
+            padding = {"pad_token_id": tokenizer.pad_token_id}
         else:
-            tokenizer = learn_wordpiece_tokenizer(captions, recipe.processor.vocabulary_size)
-            text = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, **settings.text_config}
-        vision = {"image_size": [height, width], **settings.vision_config}
-        fields |= {"vision_config": vision, "text_config": text}
-        config = method.config_class
-        made = config(**fields) if settings.preset is None else config.from_preset(settings.preset, **fields)
-        model = method.training_class(made)
+            tokenizer = learn_clip_tokenizer(captions, vocabulary_size, mask_token=has_word_mask)
+            padding = {}
+        model = method.training_class(build_config(vocab_size=len(tokenizer), **padding))
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise RecipeError(f"recipe {recipe.name}: this configuration of {recipe.method} has nothing to train.")
     processor = ReIDProcessor.build(
         tokenizer,
         image_size=(height, width),
@@ -112,8 +124,9 @@ def build_model(recipe: Recipe, dataset: PersonDataset) -> tuple[Any, ReIDProces
         interpolation=recipe.processor.interpolation,
         max_text_length=model.config.max_text_length,
         truncation_keeps_sep=recipe.processor.truncation_keeps_sep,
-        clean_text=uses_clip_text,
-        pad_token_id=0 if uses_clip_text else None,
+        clean_text=defaults.clean_text,
+        pad_token_id=defaults.pad_token_id,
+        caption_cleaning=recipe.processor.caption_cleaning,
     )
     return model, processor
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from transformers import BertTokenizer, CLIPTokenizer
 
-from ..clip_tokenizer import END_OF_WORD, byte_symbols, clean_caption, tokenizer_from_merges
+from ..clip_tokenizer import END_OF_WORD, clean_caption, tokenizer_from_merges
 
 __all__ = ["learn_clip_tokenizer", "learn_wordpiece_tokenizer"]
 
@@ -44,14 +44,17 @@ def learn_wordpiece_tokenizer(captions: Iterable[str], vocabulary_size: int = 20
     return BertTokenizer(vocab={piece: index for index, piece in enumerate(pieces)}, do_lower_case=True)
 
 
-def learn_clip_tokenizer(captions: Iterable[str], vocabulary_size: int = 2000) -> CLIPTokenizer:
-    """A tokenizer of CLIP's kind, with a mask token, whose merges are the frequent byte pairs of `captions`.
+def learn_clip_tokenizer(
+    captions: Iterable[str], vocabulary_size: int = 2000, *, mask_token: bool = True
+) -> CLIPTokenizer:
+    """A tokenizer of CLIP's kind whose merges are the frequent byte pairs of `captions`.
 
     The same captions always give the same merges: equally frequent pairs are taken in alphabetical order.
 
     Args:
         captions: Training sentences.
-        vocabulary_size: Largest number of ids; 515 are bytes and special tokens, the rest is merges.
+        vocabulary_size: Largest number of ids; 515 are bytes and special tokens (514 without mask), the rest is merges.
+        mask_token: Whether there is a mask token, the id before start.
     """
     splitter = tokenizer_from_merges([]).backend_tokenizer
     counts: Counter[tuple[str, ...]] = Counter()
@@ -61,7 +64,7 @@ def learn_clip_tokenizer(captions: Iterable[str], vocabulary_size: int = 2000) -
         ):
             counts[(*word[:-1], word[-1] + END_OF_WORD)] += 1
     merges: list[tuple[str, str]] = []
-    num_ids = 2 * len(byte_symbols()) + 3  # mask, start, end
+    num_ids = len(tokenizer_from_merges([], mask_token=mask_token))
     words = list(counts.items())
     while num_ids + len(merges) < vocabulary_size:
         pairs: Counter[tuple[str, str]] = Counter()
@@ -73,7 +76,7 @@ def learn_clip_tokenizer(captions: Iterable[str], vocabulary_size: int = 2000) -
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(best)
         words = [(_merge(symbols, best), count) for symbols, count in words]
-    return tokenizer_from_merges(merges, mask_token=True)
+    return tokenizer_from_merges(merges, mask_token=mask_token)
 
 
 def _merge(symbols: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:

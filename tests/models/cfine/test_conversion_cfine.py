@@ -116,18 +116,18 @@ def test_an_unexpected_key_is_named(official, unexpected):
 
 
 @pytest.mark.parametrize(
-    "keys",
+    ("keys", "recognised"),
     [
-        ["base_model.visual.conv1.weight", "classifier.weight"],  # IRRA
-        ["image_encoder.conv1.weight", "prompt_learner.cls_ctx", "text_encoder.ln_final.weight"],  # CLIP-ReID
-        ["visual.conv1.weight", "token_embedding.weight"],  # CLIP
-        [],
+        (["base_model.visual.conv1.weight", "classifier.weight"], None),  # towers of IRRA or VFE-TPS
+        (["image_encoder.conv1.weight", "prompt_learner.cls_ctx", "text_encoder.ln_final.weight"], "clip_reid"),
+        (["visual.conv1.weight", "token_embedding.weight"], "dual_encoder"),  # CLIP itself
+        ([], None),
     ],
 )
-def test_a_checkpoint_of_something_else(keys, tmp_path):
+def test_a_checkpoint_of_something_else(keys, recognised, tmp_path):
     content = {"model": {key: torch.zeros(2, 2) for key in keys}}
     torch.save(content, tmp_path / "other.pth")
-    assert recognise_method(content) is None
+    assert recognise_method(content) == recognised
     with pytest.raises(CheckpointError, match=r"other\.pth should be an official cfine checkpoint") as caught:
         converted(tmp_path / "other.pth")
     assert all(key in str(caught.value) for key in keys[:3])

@@ -441,10 +441,15 @@ def test_unknown_formats_are_refused_by_name(towers, tmp_path):
         load_image_tower(tmp_path / "broken")
 
 
-def test_torchscript_archives_are_refused(tmp_path):
-    torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "ViT-B-16.pt"))
-    with pytest.raises(CheckpointError, match="TorchScript"):
-        load_image_tower(tmp_path / "ViT-B-16.pt")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore::torch.jit.TracerWarning")
+def test_torchscript_archives_as_openai_publishes_them(tmp_path):
+    source = open_clip_model(quick_gelu=True).eval()
+    source.register_buffer("input_resolution", torch.tensor(32))  # one of OpenAI's marks
+    example = pixels()[:1], torch.zeros(1, 8, dtype=torch.long)
+    torch.jit.trace(source, example, check_trace=False).save(tmp_path / "ViT-B-16.pt")
+    tower = load_image_tower(tmp_path / "ViT-B-16.pt", num_attention_heads=4)
+    assert tower.config.hidden_act == "quick_gelu"
+    torch.testing.assert_close(built(tower)(pixels()).last_hidden_state, tokens_of_open_clip(source, pixels()), **CLOSE)
 
 
 def test_incomplete_checkpoints_name_what_is_missing(tmp_path, towers):

@@ -28,6 +28,8 @@ __all__ = [
     "StoreCapabilities",
     "StoreSchema",
     "StoreStats",
+    "TokenShape",
+    "TokenStore",
     "check_column_name",
     "check_filter",
     "column_values",
@@ -75,7 +77,7 @@ class StoreCapabilities:
         exact: Whether search always gives the exact answer at any size.
         multiprocess: Whether several processes may read and write one store at the same time.
         durable: Whether an acknowledged `upsert` survives the end of the process by any means, `kill -9` included.
-        token_vectors: Whether several vectors per row can be stored for late interaction.
+        token_vectors: Whether several vectors per row can be stored for late interaction (`GalleryStore.token_store`).
         max_top_k: Largest `top_k` of a search, `None` for no limit.
     """
 
@@ -138,6 +140,70 @@ class SearchResult:
     exact: bool
 
 
+@dataclass(frozen=True, slots=True)
+class TokenShape:
+    """Size of the tokens of every image: `count` Z vectors of `width` D values."""
+
+    count: int
+    width: int
+
+
+class TokenStore(ABC):
+    """The tokens of a gallery's images, beside the table of vectors; only ever appended to and deleted from.
+
+    An entry belongs to a row id and a *revision*, a random number that the row names as its own. So entries are written
+    before the row that needs them and no reader takes those of another version of the row; entries that no row names are
+    harmless. Errors as of `GalleryStore`.
+    """
+
+    @property
+    @abstractmethod
+    def shape(self) -> TokenShape:
+        """Size of every entry."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Frees what the store holds; may be called twice."""
+
+    @abstractmethod
+    def append(self, ids: np.ndarray, revisions: np.ndarray, tokens: np.ndarray, mask: np.ndarray) -> None:
+        """Adds entries, which are visible to every later `read` and durable when it returns.
+
+        Args:
+            ids: (N,) int64 row ids.
+            revisions: (N,) int64, unlike all others.
+            tokens: (N, Z, D) of any float type, finite; rounded to float16.
+            mask: (N, Z) bool, true where there is a token.
+
+        Raises:
+            GalleryError: If a shape or a value does not fit; nothing is written then.
+        """
+
+    @abstractmethod
+    def read(self, ids: np.ndarray, revisions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Entries by row id and revision, in the order asked for.
+
+        Args:
+            ids: (N,) int64 row ids.
+            revisions: (N,) int64.
+
+        Returns:
+            found (N,) bool, and of all N: tokens (N, Z, D) float16 and mask (N, Z) bool, zero where not found.
+        """
+
+    @abstractmethod
+    def keys(self) -> np.ndarray:
+        """(N, 2) int64: row id and revision of every entry."""
+
+    @abstractmethod
+    def delete(self, revisions: np.ndarray) -> None:
+        """Deletes the entries with these revisions; those that do not exist are passed over."""
+
+    @abstractmethod
+    def optimize(self, *, reclaim: bool = False) -> None:
+        """As of `GalleryStore.optimize`."""
+
+
 class GalleryStore(ABC):
     """A durable table of vectors and metadata with exact or approximate search.
 
@@ -167,6 +233,22 @@ class GalleryStore(ABC):
     @abstractmethod
     def capabilities(self) -> StoreCapabilities:
         """What this engine can do."""
+
+    def token_store(self, make: TokenShape | None = None) -> TokenStore | None:
+        """The store of the rows' tokens; a caller keeps it and closes it.
+
+        Args:
+            make: Make an empty one of this size where there is none.
+
+        Returns:
+            The store; `None` where there is none and `make` is not given.
+
+        Raises:
+            GalleryError: If it is damaged, or the engine cannot store tokens.
+        """
+        if make is not None:
+            raise GalleryError(f"the engine {type(self).__name__} cannot store tokens for late interaction")
+        return None
 
     @abstractmethod
     def add_columns(self, columns: Mapping[str, ColumnType]) -> None:

@@ -1,25 +1,22 @@
 """The embedded engine: one LanceDB table per gallery, with an exact search in front of it.
 
-What LanceDB leaves to its user is done here: fsync of new files after a commit, retries of commits that conflict with
-another process, compaction and removal of old versions, and exact search at the speed of a matrix product.
+What LanceDB leaves to its user is done here (and in `lance_table`): fsync of new files after a commit, retries of
+commits that conflict with another process, compaction and removal of old versions, and exact search at the speed of a
+matrix product. The tokens of late-interaction methods are a second table, see `lance_tokens`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import random
-import re
-import threading
-import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 
-from ...errors import GalleryError, ReIDZooError
+from ...errors import GalleryError
 from ..filters import Filter
 from .base import (
     ColumnType,
@@ -29,22 +26,24 @@ from .base import (
     StoreCapabilities,
     StoreSchema,
     StoreStats,
+    TokenShape,
+    TokenStore,
     check_column_name,
     check_filter,
 )
-from .durability import DirectorySync, fsync_path
+from .durability import fsync_path
 from .exact_matrix import ExactMatrix, TableReader
 from .exact_search import dot_scores, exact_top_k
 from .lance_schema import REVISION, arrow_field, arrow_rows, read_schema, table_name, table_schema, to_batch
 from .lance_sql import compile_filter, quote_name
+from .lance_table import ID_CHUNK, LanceTable, id_condition, open_table
+from .lance_tokens import LanceTokens
 from .storage_errors import storage_errors
 
 __all__ = ["LanceStore"]
 
 _TABLE = "table"
 _VECTOR_INDEX = "vector_idx"
-_ATTEMPTS = 12
-_ID_CHUNK = 2000
 _ALL_PARTITIONS = 1_000_000
 """More partitions than any index has: all are searched, so that a filter cannot lose answers."""
 
@@ -56,15 +55,8 @@ _REFINE = 10
 
 _LEAST_CANDIDATES = 500
 
-_CONFLICT = re.compile(
-    r"commit conflict|concurrent (modification|commit|writer)|retryable|please retry|preempted", re.IGNORECASE
-)
-_VANISHED = re.compile(r"not found|does not exist|no such file", re.IGNORECASE)
 
-Result = TypeVar("Result")
-
-
-class LanceStore(GalleryStore):
+class LanceStore(LanceTable, GalleryStore):
     """A `GalleryStore` in a local directory. Several processes may use it at once.
 
     Args:
@@ -77,17 +69,19 @@ class LanceStore(GalleryStore):
     """
 
     def __init__(
-        self, uri: str, table: Any, *, matrix_bytes: int, optimize_every: int, keep_versions: timedelta
+        self,
+        uri: str,
+        table: Any,
+        *,
+        matrix_bytes: int,
+        optimize_every: int,
+        keep_versions: timedelta,
+        present_is_synced: bool = True,
     ) -> None:
-        self._uri = Path(uri)
-        self._table = table
+        super().__init__(uri, _TABLE, table, present_is_synced=present_is_synced)
         self._matrix_bytes = matrix_bytes
         self._optimize_every = optimize_every
         self._keep_versions = keep_versions
-        self._lock = threading.RLock()
-        self._commits = 0
-        self._closed = False
-        self._sync = DirectorySync(self._uri / f"{_TABLE}.lance")
         self._schema = read_schema(table.schema, self._uri)
         self._matrix = ExactMatrix(self._uri / "matrix", self._schema.embedding_size)
 
@@ -109,8 +103,7 @@ class LanceStore(GalleryStore):
             raise GalleryError(f"{uri}: there is a table already")
         with storage_errors(uri, "create the table"):
             table = lancedb.connect(uri).create_table(_TABLE, schema=table_schema(schema))
-        store = cls(uri, table, **settings)
-        store._sync = DirectorySync(store._uri / f"{_TABLE}.lance", present_is_synced=False)
+        store = cls(uri, table, **settings, present_is_synced=False)
         store.flush()
         fsync_path(uri)
         return store
@@ -126,14 +119,7 @@ class LanceStore(GalleryStore):
         Raises:
             GalleryError: If there is no table, or it is damaged or not one of reid_zoo.
         """
-        import lancedb
-
-        settings = _settings(options)
-        if not (Path(uri) / f"{_TABLE}.lance").is_dir():
-            raise GalleryError(f"{uri}: the table '{_TABLE}.lance' is missing; the gallery is damaged, index again")
-        with storage_errors(uri, "open the table"):
-            table = lancedb.connect(uri).open_table(_TABLE)
-        return cls(uri, table, **settings)
+        return cls(uri, open_table(uri, _TABLE), **_settings(options))
 
     def close(self) -> None:
         """Compacts if there were commits since the last time, and lets go of the files."""
@@ -155,49 +141,17 @@ class LanceStore(GalleryStore):
         return self._schema
 
     def capabilities(self) -> StoreCapabilities:
-        """Exact up to the byte budget, several processes, durable."""
-        return StoreCapabilities(exact=False, multiprocess=True, durable=True)
+        """Exact up to the byte budget, several processes, durable, with tokens."""
+        return StoreCapabilities(exact=False, multiprocess=True, durable=True, token_vectors=True)
 
-    def _refresh(self) -> None:
-        """Moves to the newest version, which another process may have written."""
-        if self._closed:
-            raise GalleryError(f"{self._uri}: this gallery is closed; open it again")
-        self._table.checkout_latest()
+    def token_store(self, make: TokenShape | None = None) -> TokenStore | None:
+        """See `GalleryStore.token_store`; a table of its own, read only by searches that compare tokens."""
+        if make is None and not LanceTokens.exists(str(self._uri)):
+            return None
+        return LanceTokens.open(str(self._uri)) if make is None else LanceTokens.open_or_create(str(self._uri), make)
+
+    def _loaded(self) -> None:
         self._schema = read_schema(self._table.schema, self._uri)
-
-    def _commit(self, action: str, operation: Callable[[], Result]) -> Result:
-        """Runs a writing operation, again where another process was faster, and makes its files durable."""
-        with self._lock, storage_errors(self._uri, action):
-            for attempt in range(_ATTEMPTS):
-                self._refresh()
-                try:
-                    result = operation()
-                    break
-                except (OSError, RuntimeError, ValueError) as error:
-                    lost_race = _CONFLICT.search(str(error)) and not isinstance(error, ReIDZooError)
-                    if not lost_race or attempt == _ATTEMPTS - 1:
-                        raise
-                    time.sleep(random.uniform(0, 0.02 * 2**attempt))
-            self._sync.sync()
-            self._commits += 1
-            self._schema = read_schema(self._table.schema, self._uri)
-            return result
-
-    def _read(self, action: str, operation: Callable[[], Result]) -> Result:
-        """Runs a reading operation on the newest version, again if another process has removed that one meanwhile."""
-        with self._lock, storage_errors(self._uri, action):
-            for attempt in range(_ATTEMPTS):
-                self._refresh()
-                version = self._table.version
-                try:
-                    return operation()
-                except (OSError, RuntimeError, ValueError) as error:
-                    if isinstance(error, ReIDZooError) or attempt == _ATTEMPTS - 1:
-                        raise
-                    self._table.checkout_latest()
-                    if self._table.version == version or not _VANISHED.search(str(error)):
-                        raise
-            raise AssertionError("unreachable")
 
     # ----------------------------------------------------------------------------------------------------- writing
 
@@ -244,8 +198,8 @@ class LanceStore(GalleryStore):
             return self._commit("delete rows", lambda: int(self._table.delete(self._compiled(where)).num_deleted_rows))
         chosen = np.unique(np.asarray(ids, np.int64))
         deleted = 0
-        for start in range(0, len(chosen), _ID_CHUNK):
-            condition = _id_condition(chosen[start : start + _ID_CHUNK])
+        for start in range(0, len(chosen), ID_CHUNK):
+            condition = id_condition(chosen[start : start + ID_CHUNK])
 
             def operation(condition: str = condition) -> int:
                 return int(self._table.delete(condition).num_deleted_rows)
@@ -319,8 +273,8 @@ class LanceStore(GalleryStore):
             names = self._names(columns)
             parts = [
                 to_batch(part, names, vectors)
-                for start in range(0, max(len(distinct), 1), _ID_CHUNK)
-                for part in self._query(_id_condition(distinct[start : start + _ID_CHUNK]), names, vectors, _ID_CHUNK)
+                for start in range(0, max(len(distinct), 1), ID_CHUNK)
+                for part in self._query(id_condition(distinct[start : start + ID_CHUNK]), names, vectors, ID_CHUNK)
             ]
             return _concatenate(parts, names, self._schema.embedding_size if vectors else None)
 
@@ -446,7 +400,7 @@ class LanceStore(GalleryStore):
         if ids is None:
             conditions: list[str | None] = [None]
         else:
-            conditions = [_id_condition(ids[start : start + _ID_CHUNK]) for start in range(0, len(ids), _ID_CHUNK)]
+            conditions = [id_condition(ids[start : start + ID_CHUNK]) for start in range(0, len(ids), ID_CHUNK)]
         for condition in conditions:
             for batch in self._vector_batches(condition):
                 yield batch.ids, batch.vectors
@@ -481,10 +435,6 @@ def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
     if unknown:
         raise GalleryError(f"unknown option '{min(unknown)}' of the gallery's store; there are: {', '.join(settings)}")
     return {**settings, **options}
-
-
-def _id_condition(ids: np.ndarray) -> str:
-    return f"id IN ({', '.join(map(str, ids.tolist()))})" if len(ids) else "FALSE"
 
 
 def _concatenate(parts: Sequence[RowBatch], names: Sequence[str], size: int | None) -> RowBatch:

@@ -2,7 +2,8 @@
 
 Names go between backticks and strings between single quotes with quotes doubled, so nothing a user types is ever read
 as SQL. Lance refuses a fraction against an integer column and the smallest int64 as a literal; both are rewritten here
-into conditions that are equal in value.
+into conditions that are equal in value. Negations are pushed down to the comparisons: DataFusion simplifies, for
+example, `x IN (0) AND x IN (1)` to false also where x is missing, which is harmless until a NOT makes it true.
 """
 
 from __future__ import annotations
@@ -24,24 +25,33 @@ def quote_name(name: str) -> str:
     return f"`{name}`"
 
 
-def compile_filter(condition: Filter, columns: Mapping[str, ColumnType]) -> str:
+def compile_filter(condition: Filter, columns: Mapping[str, ColumnType], *, negated: bool = False) -> str:
     """A condition that is true on exactly the rows on which `evaluate(condition, row)` is.
+
+    On the others it may be false or unknown, whichever of the two `evaluate` gives.
 
     Args:
         condition: A filter that `check_filter` has accepted.
         columns: Types of the columns, `id` included or not.
+        negated: Compile `Not(condition)`.
     """
     if isinstance(condition, And | Or):
-        joined = (" AND " if isinstance(condition, And) else " OR ").join(
-            compile_filter(part, columns) for part in condition.parts
+        joined = (" AND " if isinstance(condition, And) is not negated else " OR ").join(
+            compile_filter(part, columns, negated=negated) for part in condition.parts
         )
         return f"({joined})"
     if isinstance(condition, Not):
-        return f"(NOT {compile_filter(condition.part, columns)})"
+        return compile_filter(condition.part, columns, negated=not negated)
     name = quote_name(condition.field)
-    kind = columns.get(condition.field, ColumnType.INT)
+    if isinstance(condition, Eq) and condition.value is None:
+        return f"({name} IS {'NOT ' if negated else ''}NULL)"
+    comparison = _comparison(name, columns.get(condition.field, ColumnType.INT), condition)
+    return f"({name} IS NOT NULL AND NOT {comparison})" if negated else comparison
+
+
+def _comparison(name: str, kind: ColumnType, condition: Eq | In | Range) -> str:
     if isinstance(condition, Eq):
-        return f"({name} IS NULL)" if condition.value is None else _equal(name, kind, condition.value)
+        return _equal(name, kind, condition.value)
     if isinstance(condition, In):
         return "(" + " OR ".join(_in_parts(name, kind, condition.values)) + ")"
     return _range(name, kind, condition)

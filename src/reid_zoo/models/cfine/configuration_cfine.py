@@ -237,3 +237,8 @@ class CFineConfig(ReIDPreTrainedConfig):
     def embedding_size(self) -> int:
         """Size of the retrieval vector: all granularities side by side."""
         return self.hidden_size * len(self.granularities)
+
+    @property
+    def projection_dim(self) -> int:
+        """`embedding_size`, under the name where sentence-transformers looks for it."""
+        return self.embedding_size

@@ -21,6 +21,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from ...errors import ConfigurationError
 from ...losses import CMPCLoss, CMPMLoss, CrossModalTripletLoss, DiversityLoss
 from ...outputs import EncoderOutput, ReIDTrainingOutput, RetrievalFeatures, RetrievalOutput
+from ...precision import in_full_precision
 from ..base import ReIDPreTrainedModel
 from ..encoders.attention import MultiHeadAttention
 from ..encoders.configuration_vision_transformer import ReIDVisionConfig
@@ -329,6 +330,7 @@ class CrossGrainedFeatureRefinement(nn.Module):
         total = (scores * mask).sum(dim=-1)
         return total if kind == "sum" else total / mask.sum(dim=-1)
 
+    @in_full_precision
     def forward(
         self, image_class: Tensor, text_class: Tensor, patches: Tensor, words: Tensor, word_mask: Tensor | None = None
     ) -> dict[str, Tensor]:
@@ -391,6 +393,7 @@ class FineGrainedCorrespondenceDiscovery(nn.Module):
         patch_indices = for_words.nan_to_num(0.0).topk(self.config.num_positive_patches, dim=1).indices
         return word_indices, patch_indices
 
+    @in_full_precision
     def forward(self, patches: Tensor, words: Tensor, word_mask: Tensor | None = None) -> dict[str, Tensor]:
         """Similarities of all pairs.
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-__all__ = ["MultiHeadAttention", "attention_row", "init_fused_attention"]
+__all__ = ["MultiHeadAttention", "attention_row", "eager_attention_forward", "init_fused_attention"]
 
 
 def eager_attention_forward(

@@ -47,13 +47,13 @@ class CLIPTextTower:
         config: Configuration of the text tower.
         state: Its weights in float32, under the names of [`CLIPTextTransformer`].
         text_projection: `(D, text width)`.
-        visual_projection: `(D, vision width)`.
+        visual_projection: `(D, vision width)`; `None` for a ResNet, whose pooling projects.
     """
 
     config: ReIDCLIPTextConfig
     state: dict[str, Tensor]
     text_projection: Tensor
-    visual_projection: Tensor
+    visual_projection: Tensor | None
 
 
 def load_clip_text_tower(source: str | os.PathLike[str], **overrides: Any) -> CLIPTextTower:
@@ -114,7 +114,8 @@ def _from_file(file: Path, overrides: Mapping[str, Any]) -> CLIPTextTower:
         if is_clip_text_key(key.removeprefix(_CUSTOM_TEXT))
     }
     text_projection, visual_projection = text.pop("text_projection", None), state.get("visual.proj")
-    if text_projection is None or visual_projection is None or not text:
+    has_projection = visual_projection is not None or "visual.attnpool.c_proj.weight" in state
+    if text_projection is None or not has_projection or not text:
         raise CheckpointError(
             f"{file} is no whole CLIP: it lacks its text tower, text_projection or visual.proj (OpenAI CLIP or OpenCLIP)."
         )
@@ -132,12 +133,16 @@ def _from_file(file: Path, overrides: Mapping[str, Any]) -> CLIPTextTower:
         convert_openai_clip_text(text),
         {**fields, **overrides},
         text_projection.T.contiguous(),
-        visual_projection.T.contiguous(),
+        None if visual_projection is None else visual_projection.T.contiguous(),
     )
 
 
 def _assemble(
-    name: str, state: dict[str, Tensor], fields: dict[str, Any], text_projection: Tensor, visual_projection: Tensor
+    name: str,
+    state: dict[str, Tensor],
+    fields: dict[str, Any],
+    text_projection: Tensor,
+    visual_projection: Tensor | None,
 ) -> CLIPTextTower:
     sizes = infer_clip_text_sizes(state)
     if "hidden_act" not in fields:
@@ -161,5 +166,5 @@ def _assemble(
         config,
         {key: value.float() for key, value in state.items()},
         text_projection.float(),
-        visual_projection.float(),
+        None if visual_projection is None else visual_projection.float(),
     )

@@ -53,6 +53,7 @@ class CLIPTextTransformer(PreTrainedModel):
 
     Args:
         config: Its sizes; see [`ReIDCLIPTextConfig`].
+        token_embedding: Whether it has token embeddings; without them only `inputs_embeds` can be encoded.
     """
 
     config_class = ReIDCLIPTextConfig
@@ -64,9 +65,9 @@ class CLIPTextTransformer(PreTrainedModel):
     _supports_attention_backend = True
     _no_split_modules: ClassVar[list[str]] = ["CLIPTextTransformerLayer"]
 
-    def __init__(self, config: ReIDCLIPTextConfig) -> None:
+    def __init__(self, config: ReIDCLIPTextConfig, *, token_embedding: bool = True) -> None:
         super().__init__(config)
-        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size) if token_embedding else None
         self.position_embedding = nn.Parameter(torch.empty(config.max_position_embeddings, config.hidden_size))
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.layers = nn.ModuleList(CLIPTextTransformerLayer(config) for _ in range(config.num_hidden_layers))
@@ -109,8 +110,10 @@ class CLIPTextTransformer(PreTrainedModel):
             ConfigurationError: If neither input is given, or the sentences are too long.
         """
         if inputs_embeds is None:
-            if input_ids is None:
-                raise ConfigurationError("CLIPTextTransformer needs input_ids or inputs_embeds.")
+            if input_ids is None or self.token_embedding is None:
+                raise ConfigurationError(
+                    "CLIPTextTransformer needs input_ids or inputs_embeds; without token embeddings the latter."
+                )
             inputs_embeds = self.token_embedding(input_ids)
         length = inputs_embeds.shape[1]
         if length > self.config.max_position_embeddings:

@@ -110,7 +110,7 @@ def load_image_tower(
             - a folder or Hub id of transformers: `CLIPModel`, `CLIPVisionModel` (with or without projection), `ViTModel`;
             - a folder or Hub id of open_clip (`open_clip_config.json` and its weights) or of timm;
             - a file with the keys of OpenAI CLIP or OpenCLIP (`visual.*`) or of a timm vision transformer, in any
-              floating-point precision. Nothing in it is executed, so TorchScript archives are refused;
+              floating-point precision, also in a TorchScript archive, of which nothing is executed;
             - the original JAX release of an ImageNet ViT (`.npz`).
         image_size: `(height, width)` in pixels; the position grid is resampled to it. By default the source's own.
         align_corners: How the position grid is resampled, see [`resample_position_grid`].
@@ -242,11 +242,6 @@ def _from_transformers(name: str, *, is_clip: bool) -> _Found:
 def _from_file(file: Path) -> _Found:
     if file.suffix == ".npz":
         return _from_jax(file)
-    if _is_torchscript(file):
-        raise CheckpointError(
-            f"{file} is a TorchScript archive, whose code would have to be executed; give a file with its state "
-            "dictionary, or the transformers copy of the model."
-        )
     beside = file.parent / "config.json"
     if file.name in _WEIGHTS and beside.is_file() and "model_type" in read_json(beside):
         return _find_image_tower(str(file.parent))
@@ -401,10 +396,3 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{file} should hold a JSON object.")
     return content
-
-
-def _is_torchscript(file: Path) -> bool:
-    if not zipfile.is_zipfile(file):
-        return False
-    with zipfile.ZipFile(file) as archive:
-        return any(name.endswith("/constants.pkl") or name == "constants.pkl" for name in archive.namelist())

@@ -46,6 +46,7 @@ class PatchEmbeddings(nn.Module):
         patch_mask: Tensor | None = None,
         mask_token: Tensor | None = None,
         visible_patches: Tensor | None = None,
+        side_information: Tensor | None = None,
     ) -> Tensor:
         expected = (self.config.num_channels, *self.config.image_size)
         if pixel_values.ndim != 4 or tuple(pixel_values.shape[1:]) != expected:
@@ -60,6 +61,10 @@ class PatchEmbeddings(nn.Module):
             if mask_token is not None:
                 patches = patches + mask_token.to(patches.dtype) * masked
         class_token = self.class_embedding.expand(patches.shape[0], 1, -1)
+        if side_information is not None:
+            class_token = class_token + side_information[:, :1].to(class_token.dtype)
+            if side_information.shape[1] > 1:
+                patches = patches + side_information[:, 1:].to(patches.dtype)
         tokens = torch.cat([class_token, patches], dim=1) + self.position_embedding
         if visible_patches is not None:
             kept = nn.functional.pad(visible_patches + 1, (1, 0), value=0)  # the class token stays
@@ -134,6 +139,7 @@ class VisionTransformer(PreTrainedModel):
         patch_mask: Tensor | None = None,
         mask_token: Tensor | None = None,
         visible_patches: Tensor | None = None,
+        side_information: Tensor | None = None,
     ) -> EncoderOutput:
         """Encode images.
 
@@ -145,13 +151,15 @@ class VisionTransformer(PreTrainedModel):
             mask_token: `(D,)` or broadcastable; `None` stands for zeros.
             visible_patches: `(B, n)` row-major indices of the only patches that are encoded, each at its own position;
                 the tokens are then the class token and these, in that order.
+            side_information: Embedding of the camera or view, added before positions are: `(B, 1, D)` to the class token
+                only, `(B, 2, D)` the second row to every patch as well.
 
         Returns:
-            Tokens `(B, L, D)` after and before the last layer norm, and scores `(B, L)` if asked for.
+            Tokens `(B, L, D)` after and before the last layer norm and before the last block, and scores `(B, L)` if asked
+            for.
         """
-        hidden_states = self.pre_layernorm(
-            self.dropout(self.embeddings(pixel_values, patch_mask, mask_token, visible_patches))
-        )
+        embedded = self.embeddings(pixel_values, patch_mask, mask_token, visible_patches, side_information)
+        hidden_states = self.pre_layernorm(self.dropout(embedded))
         for layer in self.layers[:-1]:
             hidden_states = layer(hidden_states)
         last = self.layers[-1]
@@ -159,8 +167,8 @@ class VisionTransformer(PreTrainedModel):
         token_scores = None
         if output_token_scores:
             token_scores = last.self_attn.class_token_row(last.layer_norm1(hidden_states).detach())
-        hidden_states = last(hidden_states)
-        return EncoderOutput(self.post_layernorm(hidden_states), token_scores, hidden_states)
+        penultimate, hidden_states = hidden_states, last(hidden_states)
+        return EncoderOutput(self.post_layernorm(hidden_states), token_scores, hidden_states, penultimate)
 
     @torch.no_grad()
     def resize_image_grid(

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from ...errors import ConfigurationError
 from ..configuration_base import checked_config
-from ..configuration_clip_dual_encoder import CLIPDualEncoderConfig
+from ..configuration_clip_dual_encoder import CrossModalDualEncoderConfig
 from .presets import IRRA_PRESETS
 
 __all__ = ["IRRAConfig"]
@@ -17,7 +17,7 @@ _IDS_BEHIND_THE_WORDS = 3  # mask, start, end
 
 
 @checked_config
-class IRRAConfig(CLIPDualEncoderConfig):
+class IRRAConfig(CrossModalDualEncoderConfig):
     r"""Configuration of [`IRRAModel`] and [`IRRAForTraining`]; the defaults are the authors' released recipe.
 
     Args:

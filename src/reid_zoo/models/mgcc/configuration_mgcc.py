@@ -9,6 +9,7 @@ from ...validation import check_choice
 from ..configuration_base import ReIDPreTrainedConfig, checked_config
 from ..encoders.configuration_clip_text_transformer import ReIDCLIPTextConfig
 from ..encoders.configuration_vision_transformer import ReIDVisionConfig
+from ..processor_defaults import HALF_PIXELS, ProcessorDefaults
 from .presets import MGCC_PRESETS
 
 __all__ = ["AGGREGATIONS", "SIMILARITIES", "MGCCConfig"]
@@ -115,6 +116,13 @@ class MGCCConfig(ReIDPreTrainedConfig):
         if self.vision_config is None or isinstance(self.vision_config, dict):
             self.vision_config = {"patch_size": _RELEASED_PATCH_SIZE, **(self.vision_config or {})}
         super().__post_init__(**kwargs)
+
+    @property
+    def processor_defaults(self) -> ProcessorDefaults:
+        """Not CLIP's constants; sentences are padded with the end token (spec sections 2.2 and 8)."""
+        return ProcessorDefaults(
+            pixels=HALF_PIXELS, tokenizer="clip", truncation_keeps_sep=True, caption_cleaning="eval"
+        )
 
     def fill_defaults(self) -> None:
         """Values that follow from others when they are not given."""

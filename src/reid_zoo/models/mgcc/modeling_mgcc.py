@@ -20,6 +20,7 @@ from transformers import initialization as init
 from ...errors import ConfigurationError, QueryError
 from ...losses import IdentityLoss, SemiHardRankingLoss, SimilarityContrastiveLoss
 from ...outputs import ReIDTrainingOutput, RetrievalFeatures, RetrievalOutput
+from ...precision import full_precision, in_full_precision
 from ..base import ReIDPreTrainedModel
 from ..encoders.clip_loading import load_clip_text_tower
 from ..encoders.clip_text_transformer import CLIPTextTransformer, end_of_text_indices
@@ -53,6 +54,7 @@ class MGCCPreTrainedModel(ReIDPreTrainedModel):
     config_class = MGCCConfig
     config: MGCCConfig
     base_model_prefix = "mgcc"
+    scores_by_late_interaction: ClassVar[bool] = True
     # Heads that only training needs; the inference class drops them without a warning.
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^identity_loss\."]
 
@@ -271,6 +273,7 @@ class MGCCModel(MGCCPreTrainedModel):
             mask = None
         return InteractionFeatures(coarse, features.tokens, mask)
 
+    @in_full_precision
     def similarity(
         self,
         text_features: RetrievalFeatures | Tensor,
@@ -365,6 +368,8 @@ class MGCCForTraining(MGCCPreTrainedModel):
         input_ids: Tensor,
         person_labels: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        image_triplets: Tensor | None = None,
+        text_triplets: Tensor | None = None,
     ) -> ReIDTrainingOutput:
         """Loss of a batch of image-sentence pairs.
 
@@ -374,6 +379,9 @@ class MGCCForTraining(MGCCPreTrainedModel):
             person_labels: `(B,)` identities; needed for the identity and the ranking loss only. The contrastive loss takes
                 other pairs of the same person as negatives, as the release does.
             attention_mask: Not needed; taken so that a processor's whole output can be passed.
+            image_triplets: `(T, 3)` rows (anchor, positive, negative) of the batch for the ranking loss, images as
+                anchors; drawn at random if not given.
+            text_triplets: `(T, 3)`, likewise with sentences as anchors.
 
         Returns:
             The total loss; the terms `image_to_text` and `text_to_image` (Eqs. 13-14) and `align` (Eq. 15), or `rank`; and
@@ -390,14 +398,16 @@ class MGCCForTraining(MGCCPreTrainedModel):
         terms: dict[str, Tensor] = {}
         similarities: dict[str, Tensor] | None = None
         if config.loss_type == "infonce":
-            similarities = self.mgcc.fusion(image_side.float(), text_side.float())
+            with full_precision(pixel_values.device):
+                similarities = self.mgcc.fusion(image_side.float(), text_side.float())
             directions = self.contrastive_loss.directions(similarities["fused"])
             terms["image_to_text"], terms["text_to_image"] = directions
             terms["align"] = self.contrastive_loss.reduce(*directions)  # Eq. 15
             total = terms["align"]
         else:
             assert person_labels is not None
-            terms["rank"] = self.ranking_loss(image_side.coarse, text_side.coarse, person_labels)
+            sides = (image_side.coarse, text_side.coarse)
+            terms["rank"] = self.ranking_loss(*sides, person_labels, image_triplets, text_triplets)
             total = terms["rank"]
         if self.identity_loss is not None:
             assert person_labels is not None

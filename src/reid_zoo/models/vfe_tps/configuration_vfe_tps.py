@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from ...errors import ConfigurationError
 from ...validation import check_choice
 from ..configuration_base import checked_config
-from ..configuration_clip_dual_encoder import CLIPDualEncoderConfig
+from ..configuration_clip_dual_encoder import CrossModalDualEncoderConfig
 from .presets import VFE_TPS_PRESETS
 
 __all__ = ["LOSS_TERMS", "VFETPSConfig"]
@@ -31,7 +31,7 @@ _IDS_BEHIND_THE_WORDS = 3  # mask, start, end
 
 
 @checked_config
-class VFETPSConfig(CLIPDualEncoderConfig):
+class VFETPSConfig(CrossModalDualEncoderConfig):
     r"""Configuration of [`VFETPSModel`] and [`VFETPSForTraining`].
 
     The release as left by its authors does not train what the paper describes; the defaults here are the paper's terms
@@ -51,7 +51,8 @@ class VFETPSConfig(CLIPDualEncoderConfig):
         num_classes (`int`, defaults to 11003): Training identities K (only the training class uses it).
         cross_modal_num_layers (`int`, defaults to 4): Blocks of TG-MIM behind its cross attention.
         cross_modal_num_attention_heads (`int`, *optional*): Its heads; D / 64 by default.
-        loss_terms (`list[str]`, defaults to `["matching", "gvfc", "mim"]`): Terms of the total [1], Tables 5 and 6:
+        loss_terms (`list[str]`, defaults to `["matching", "gvfc", "mim"]`): Terms of the total [1], Table 6 (the baselines
+            of Table 5 are configurations of `DualEncoderConfig`):
 
             - `"matching"`: image-text matching, see `matching_loss`;
             - `"gvfc"`: IS-GVFC (Eqs. 4-5); `"mim"`: TG-MIM (Eqs. 1-3);
@@ -81,7 +82,6 @@ class VFETPSConfig(CLIPDualEncoderConfig):
         caption_mask_prob (`float`, defaults to 0.0): Probability that a word of a training caption is disturbed as in
             IRRA; the release always does (0.15) [14].
         mask_token_id (`int`, *optional*): Id of the word mask; by default the third last of the vocabulary (49405).
-        linear_probe (`bool`, defaults to `False`): Freeze the towers and train one linear layer behind each (Table 5).
     """
 
     model_type: ClassVar[str] = "vfe_tps"
@@ -104,7 +104,6 @@ class VFETPSConfig(CLIPDualEncoderConfig):
     triplet_margin: float | int = 0.3
     caption_mask_prob: float | int = 0.0
     mask_token_id: int | None = None
-    linear_probe: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.loss_terms = list(self.loss_terms)

@@ -56,22 +56,6 @@ class VFETPSPreTrainedModel(CLIPDualEncoderPreTrainedModel):
         init_masked_image_modeling(module)
         if isinstance(module, IdentityLoss):
             init.normal_(module.classifier.weight, std=0.001)
-        elif isinstance(module, VFETPSModel):
-            for probe in (module.image_probe, module.text_probe):
-                if isinstance(probe, nn.Linear):  # starts as what the frozen towers say
-                    init.eye_(probe.weight)
-
-    def freeze_constants(self) -> None:
-        """A linear probe trains nothing of the towers and their projections."""
-        for module in self.modules():
-            if isinstance(module, VFETPSModel) and self.config.linear_probe:
-                for part in (
-                    module.vision_model,
-                    module.text_model,
-                    module.visual_projection,
-                    module.text_projection,
-                ):
-                    part.requires_grad_(False)
 
 
 class VFETPSModel(VFETPSPreTrainedModel, CLIPDualEncoderModel):
@@ -86,20 +70,7 @@ class VFETPSModel(VFETPSPreTrainedModel, CLIPDualEncoderModel):
 
     def __init__(self, config: VFETPSConfig) -> None:
         super().__init__(config)
-        width = config.projection_dim
-        # Table 5, linear-probe CLIP.
-        self.image_probe = nn.Linear(width, width) if config.linear_probe else nn.Identity()
-        self.text_probe = nn.Linear(width, width) if config.linear_probe else nn.Identity()
         self.post_init()
-        self.freeze_constants()
-
-    def encode_images(self, pixel_values: Tensor, **masking: Any) -> Tensor:
-        """See [`CLIPDualEncoderModel.encode_images`]; followed by the linear probe, if there is one."""
-        return self.image_probe(super().encode_images(pixel_values, **masking))
-
-    def encode_texts(self, input_ids: Tensor) -> Tensor:
-        """See [`CLIPDualEncoderModel.encode_texts`]; followed by the linear probe, if there is one."""
-        return self.text_probe(super().encode_texts(input_ids))
 
 
 class VFETPSForTraining(VFETPSPreTrainedModel):

@@ -1,0 +1,121 @@
+"""Every small recipe of the package trains, and what it leaves loads again; shrunken here, full size in docs/measurements.md."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import BertConfig
+
+from reid_zoo import ReIDModel, ReIDProcessor
+from reid_zoo.data import load_dataset
+from reid_zoo.encoding import PersonEncoder
+from reid_zoo.errors import RecipeError
+from reid_zoo.evaluation import evaluate_model
+from reid_zoo.models.registry import METHODS
+from reid_zoo.training import build_model, list_recipes, load_recipe, train
+from tiny_models import draw_people
+
+torch.set_num_threads(1)
+pytestmark = pytest.mark.filterwarnings("ignore:a sentence of")  # a dozen captions make a small vocabulary
+
+TINY = [name for name in list_recipes() if name.endswith("-tiny")]
+_SIZES = "hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2"
+SMALL = [
+    f"model.vision_config={{{_SIZES}, patch_size: 8}}",
+    f"model.text_config={{{_SIZES}, max_position_embeddings: 64}}",
+    "image_size=[48, 32]",
+    "optimization.num_epochs=2",
+    "optimization.batch_size=4",
+    "optimization.logging_steps=1",
+]
+FROZEN = ["model.config={training: zero_shot}"]
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """Three people to train on (6 images, 12 captions), one to validate, two to test."""
+    return draw_people(tmp_path_factory.mktemp("people"))
+
+
+@pytest.fixture(scope="module")
+def records(people):
+    return load_dataset("cuhk-pedes", people, "train")
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_it_trains_and_loads_again(people, tmp_path, name):
+    lines: list[str] = []
+    summary = train(
+        load_recipe(name, SMALL), data_root=people, output_dir=tmp_path / "m", progress=False, log=lines.append
+    )
+    assert summary.steps == 6
+    assert len([line for line in lines if "loss" in line]) == 6
+    model, processor = ReIDModel.from_pretrained(tmp_path / "m"), ReIDProcessor.from_pretrained(tmp_path / "m")
+    assert model.config.model_type == load_recipe(name).method
+    validation = load_dataset("cuhk-pedes", people, "val")
+    again = evaluate_model(PersonEncoder(model, processor), validation, progress=False).as_dict()
+    assert again == pytest.approx(summary.metrics)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_the_preset_of_the_recipe_reaches_the_model(records, name):
+    recipe = load_recipe(name)
+    model, processor = build_model(recipe, records)
+    assert model.config.vision_config.position_initializer_range == 0.5
+    # 49 × 128 draws: the sample deviation is within 4 % of the true one
+    assert model.vision_tower.embeddings.position_embedding.std().item() == pytest.approx(0.5, rel=0.04)
+    assert processor.image_size == (96, 32) == tuple(model.config.vision_config.image_size)
+    for field, value in recipe.model.config.items():
+        assert getattr(model.config, field) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"), [*((name, []) for name in TINY), ("dual_encoder-tiny", ["preset=tiny-bert"])]
+)
+def test_the_tokenizer_is_the_one_of_the_text_tower(records, name, overrides):
+    model, processor = build_model(load_recipe(name, overrides), records)
+    reads_wordpieces = isinstance(model.config.text_config, BertConfig)
+    assert reads_wordpieces == (name == "cfine-tiny" or bool(overrides))
+    ids = processor(text="A woman wears a red coat.")["input_ids"][0]
+    vocabulary = model.config.text_config.vocab_size
+    assert len(processor.tokenizer) == vocabulary
+    assert processor.max_text_length == model.config.max_text_length
+    if reads_wordpieces:
+        assert processor.tokenizer.convert_ids_to_tokens(ids[:2].tolist()) == ["[CLS]", "a"]
+        assert model.config.text_config.pad_token_id == processor.padding_id
+    else:
+        assert ids[0] == vocabulary - 2
+        assert ids.max() == vocabulary - 1
+        has_word_mask = "<|mask|>" in processor.tokenizer.get_vocab()
+        assert has_word_mask == (model.config.model_type in ("irra", "vfe_tps"))
+        assert not has_word_mask or model.config.mask_token_id == vocabulary - 3
+
+
+def test_bert_is_trained_with_word_pieces(people, tmp_path):
+    recipe = load_recipe("dual_encoder-tiny", [*SMALL, "preset=tiny-bert"])
+    summary = train(recipe, data_root=people, output_dir=tmp_path / "m", progress=False)
+    assert summary.steps == 6
+    model = ReIDModel.from_pretrained(tmp_path / "m")
+    assert model.config.text_encoder == "bert"
+    assert model.text_tower.config.hidden_size == 16
+
+
+def test_only_the_probes_of_a_linear_probe_change(people, records, tmp_path):
+    recipe = load_recipe("dual_encoder-tiny", [*SMALL, "model.config={training: linear_probe, loss_terms: [itc]}"])
+    torch.manual_seed(recipe.seed)
+    before = build_model(recipe, records)[0].dual_encoder.state_dict()
+    train(recipe, data_root=people, output_dir=tmp_path / "m", progress=False)
+    after = ReIDModel.from_pretrained(tmp_path / "m").state_dict()
+    probes = {f"{name}_probe.{part}" for name in ("image", "text") for part in ("weight", "bias")}
+    assert {name for name in after if not torch.equal(after[name], before[name])} == probes
+
+
+def test_a_recipe_that_trains_nothing_is_refused(records):
+    with pytest.raises(RecipeError, match="dual_encoder has nothing to train"):
+        build_model(load_recipe("dual_encoder-tiny", FROZEN), records)
+
+
+def test_every_method_with_sentences_has_a_small_recipe():
+    assert {load_recipe(name).method for name in TINY} == {
+        name for name, method in METHODS.items() if method.model_class.supports_text
+    }
