@@ -19,6 +19,7 @@ __all__ = [
     "QueryError",
     "ReIDZooError",
     "RecipeError",
+    "TrainingError",
 ]
 
 
@@ -73,3 +74,7 @@ class QueryError(ReIDZooError, ValueError):
 
 class RecipeError(ReIDZooError, ValueError):
     """A training recipe that does not exist, or a field of one that is unknown or has a bad value."""
+
+
+class TrainingError(ReIDZooError, RuntimeError):
+    """A training run that cannot go on: a loss that is no number, or too little memory. Checkpoints are left as they are."""

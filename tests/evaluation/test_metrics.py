@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import tracemalloc
@@ -404,20 +405,20 @@ def test_comparing_sorting_and_accelerators_count_the_same(
     same_person = SamePerson(rows, items, random.random(len(rows)) < 0.3)
     expected = rank_positives(scores, same_person, ties, 0)
     made = [rank_positives(torch.from_numpy(scores), same_person, ties, 0)]
-    for most in (0, 10**6):
-        for held in (1, positions._OUTCOME_BYTES):
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(positions, "_MOST_COMPARED", most)
-                patch.setattr(positions, "_OUTCOME_BYTES", held)
-                made.append(rank_positives(scores, same_person, ties, 0))
+    for most, held, block in itertools.product((0, 10**6), (1, 300, 2**20), (7, 20, 6000)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(positions, "_MOST_COMPARED", most)
+            patch.setattr(positions, "_OUTCOME_BYTES", held)
+            patch.setattr(positions, "_SHORTEST_BLOCK", block)
+            made.append(rank_positives(scores, same_person, ties, 0))
     for one in made:
         for name in ("rows", "places", "ranks"):
             np.testing.assert_array_equal(getattr(one, name), getattr(expected, name))
 
 
 def test_rows_longer_than_one_lane_of_counters() -> None:
-    """All bits of a lane: more than 255 outcomes per byte would overflow."""
-    scores = np.ones((2, 3 * 255 * 8 + 17), dtype=np.float32)
+    """More than 255 outcomes per byte would overflow; the gallery fills several blocks, all of them tied."""
+    scores = np.ones((2, 20_001), dtype=np.float32)
     scores[:, -1] = -1
     gallery_ids = np.zeros(scores.shape[1], dtype=int)
     gallery_ids[-1] = 1

@@ -72,12 +72,12 @@ def test_cameras_and_views_of_the_records_are_used(people):
     model = build_clip_reid(sie_camera=True, num_cameras=3, sie_view=True, num_views=2)
     encoder = PersonEncoder(model, ReIDProcessor.build(None, image_size=(32, 16)), name="cameras")
     records = [
-        PersonRecord(record.image_path, index, camera_id=index % 3, metadata={"view_id": index % 2})
+        PersonRecord(record.image_path, index, camera_id=index % 3, view_id=index % 2)
         for index, record in enumerate(people)
     ]
     found = encode_records(encoder, records, batch_size=4, progress=False)
     images = [Image.open(record.image_path).convert("RGB") for record in records]
-    labels = [record.camera_id for record in records], [record.metadata["view_id"] for record in records]
+    labels = [record.camera_id for record in records], [record.view_id for record in records]
     np.testing.assert_allclose(found, encoder.encode_images(images, *labels), rtol=0, atol=1e-5)
     with pytest.raises(QueryError, match="camera_id is 3"):
         encode_records(encoder, [PersonRecord(people[0].image_path, 0, camera_id=3)], progress=False)

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reid_zoo.errors import EvaluationError
-from reid_zoo.evaluation import reranking
+from reid_zoo.evaluation import neighbors, reranking
 from reid_zoo.evaluation.metrics import evaluate_retrieval
-from reid_zoo.evaluation.pairwise_distances import nearest_in_rows
+from reid_zoo.evaluation.neighbors import find_neighbors, nearest_in_rows
+from reid_zoo.evaluation.pairwise_distances import PRODUCT_ROWS, FeatureDistances
 from reid_zoo.evaluation.reranking import KReciprocalReranking, expand_features, k_reciprocal_rerank
 
 
@@ -182,11 +183,38 @@ def test_nearest_equals_a_stable_sort(
 ) -> None:
     count = data.draw(st.integers(1, min(num_items, 12)))
     values = torch.from_numpy(np.random.default_rng(seed).integers(0, levels, (num_rows, num_items)).astype(np.float32))
-    scale = torch.linspace(0.3, 7.0, num_rows)
-    expected = (values / scale[:, None]).sort(dim=1, stable=True)
-    indices, quotients = nearest_in_rows(values, count, scale)
+    expected = values.sort(dim=1, stable=True)
+    smallest, indices = nearest_in_rows(values, count)
     assert torch.equal(indices, expected.indices[:, :count])
-    assert torch.equal(quotients, expected.values[:, :count])
+    assert torch.equal(smallest, expected.values[:, :count])
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    number=st.integers(2, 400),
+    levels=st.sampled_from([1, 4, 60]),
+    shift=st.sampled_from([0, 100]),
+    seed=st.integers(0, 2**16),
+    data=st.data(),
+)
+def test_half_of_the_distances_gives_the_neighbors_of_all(
+    number: int, levels: int, shift: int, seed: int, data: st.DataObject
+) -> None:
+    """Blocks of one product instead of four, so that there are several; a shift makes two far groups of items."""
+    features = np.random.default_rng(seed).integers(-levels, levels + 1, (number, 3)).astype(np.float32)
+    features[number // 3 :] += shift
+    distances = squared_distances(features)
+    if not distances.max(axis=1).all():
+        return
+    count = data.draw(st.integers(1, min(number, 12)))
+    scaled = (distances / distances.max(axis=0)).T
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbors, "_BLOCK_ROWS", PRODUCT_ROWS)
+        found = find_neighbors(FeatureDistances(torch.from_numpy(features)), count)
+    expected = np.argsort(scaled, axis=1, kind="stable")[:, :count]
+    np.testing.assert_array_equal(found.items.numpy(), expected)
+    np.testing.assert_array_equal(found.distances.numpy(), np.take_along_axis(scaled, expected, axis=1))
+    np.testing.assert_array_equal(found.largest.numpy(), distances.max(axis=0))
 
 
 def test_expansion_averages_the_nearest() -> None:

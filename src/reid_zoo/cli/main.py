@@ -15,7 +15,7 @@ from . import console
 from .conversion_commands import convert
 from .dataset_commands import datasets
 from .demo import demo
-from .evaluation_commands import evaluate
+from .evaluation_commands import compare, evaluate
 from .gallery_commands import index, search
 from .model_commands import models
 from .occlusion_commands import occlude
@@ -53,7 +53,7 @@ def _options(
         os.environ["REID_ZOO_DEBUG"] = "1"
 
 
-for command in (demo, index, search, train, evaluate, convert, recipes, models, occlude):
+for command in (demo, index, search, train, evaluate, compare, convert, recipes, models, occlude):
     app.command()(command)
 app.add_typer(datasets, name="datasets")
 

@@ -30,6 +30,9 @@ def train(
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Data set instead of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed instead of the recipe's.")] = None,
+    accept_retracted: Annotated[
+        bool, typer.Option("--accept-retracted", help="Train on a data set that its authors have withdrawn.")
+    ] = False,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the output folder.")] = True,
     progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -38,7 +41,8 @@ def train(
     from ..training import load_recipe
     from ..training import train as run
 
-    loaded = load_recipe(recipe, overrides or ())
+    accepted = ["dataset_options.accept_retracted=true"] if accept_retracted else []
+    loaded = load_recipe(recipe, [*(overrides or ()), *accepted])
     console.quiet_libraries()
     try:
         summary = run(
@@ -58,10 +62,12 @@ def train(
             {
                 "recipe": loaded.name,
                 "output": str(output),
+                "stage_one_steps": summary.stage_one_steps,
                 "steps": summary.steps,
                 "epochs": summary.epochs,
                 "seconds": round(summary.seconds, 1),
                 "loss": summary.loss,
+                "evaluation_split": loaded.evaluation.split,
                 "validation": summary.metrics,
                 "resumed_from": summary.resumed_from,
             }
@@ -69,9 +75,12 @@ def train(
         return
     if summary.resumed_from is not None:
         print(f"resumed from {summary.resumed_from}")
+    if summary.stage_one_steps is not None:
+        print(f"first stage: {summary.stage_one_steps} steps")
     print(f"{summary.steps} steps, {summary.epochs:.1f} epochs, {summary.seconds:.0f} s; model in {output}")
     if summary.metrics:
-        print("validation: " + ", ".join(f"{name} {value:.2f}" for name, value in summary.metrics.items()))
+        split = "validation" if loaded.evaluation.split == "val" else loaded.evaluation.split
+        print(f"{split}: " + ", ".join(f"{name} {value:.2f}" for name, value in summary.metrics.items()))
 
 
 def recipes(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
@@ -87,6 +96,7 @@ def recipes(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON
                         "name": r.name,
                         "method": r.method,
                         "dataset": r.dataset,
+                        "stages": 1 if r.stage_one is None else 2,
                         "aims_at": r.aims_at,
                         "description": r.description,
                     }
@@ -96,5 +106,7 @@ def recipes(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON
         )
     else:
         console.print_table(
-            "", ("recipe", "description", "aims at"), [(r.name, r.description, r.aims_at or "-") for r in loaded]
+            "",
+            ("recipe", "description", "aims at"),
+            [(r.name, r.description, r.aims_at or "-") for r in loaded],
         )

@@ -1,25 +1,27 @@
-"""How well features separate identities: the silhouette coefficient."""
+"""How well features separate identities: the silhouette coefficient (scikit-learn's, with the extra `reid-zoo[report]`)."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+from typing import Any
 
-from ..errors import EvaluationError
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EvaluationError, MissingPackageError
 from ..validation import check_choice
 
 __all__ = ["silhouette_coefficient", "silhouette_samples"]
 
 
-def silhouette_samples(features: Tensor, labels: Tensor, *, metric: str = "euclidean") -> Tensor:
+def silhouette_samples(features: Any, labels: Any, *, metric: str = "euclidean") -> NDArray[np.float64]:
     r"""Silhouette of every sample: (b - a) / max(a, b).
 
     a is the mean distance to the other samples of the same identity, b the smallest mean distance to the samples of
     another identity.
 
     Args:
-        features: `(S, D)`, used as they are; bring them to unit length first for the analysis of VFE-TPS's Fig. 7.
+        features: `(S, D)` array or tensor, used as they are; bring them to unit length first for the analysis of VFE-TPS's
+            Fig. 7.
         labels: `(S,)` identities, at least two different ones.
         metric: `"euclidean"` or `"cosine"` distance (1 - cosine).
 
@@ -28,31 +30,24 @@ def silhouette_samples(features: Tensor, labels: Tensor, *, metric: str = "eucli
 
     Raises:
         EvaluationError: If there are fewer than two identities.
+        MissingPackageError: Without scikit-learn.
 
     References:
         VFE-TPS spec section 7.2.
     """
     check_choice("silhouette_samples", "metric", metric, ("euclidean", "cosine"))
-    identities, groups = labels.unique(return_inverse=True)
+    try:
+        from sklearn import metrics
+    except ImportError as error:
+        raise MissingPackageError("the silhouette needs scikit-learn: pip install 'reid-zoo[report]'.") from error
+    points, (identities, groups) = np.asarray(features, dtype=np.float64), np.unique(labels, return_inverse=True)
     if len(identities) < 2:
         raise EvaluationError(f"the silhouette needs at least two identities, got {len(identities)}.")
-    points = features.double()
-    if metric == "cosine":
-        unit = functional.normalize(points, dim=1)
-        distances = (1 - unit @ unit.T).clamp(min=0)
-    else:
-        distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
-    distances.fill_diagonal_(0)
-    membership = functional.one_hot(groups).double()  # (S, number of identities)
-    sizes = membership.sum(dim=0)
-    sums = distances @ membership
-    own = sums.gather(1, groups[:, None]).squeeze(1) / (sizes[groups] - 1).clamp(min=1)
-    others = (sums / sizes).masked_fill(membership.bool(), float("inf")).amin(dim=1)
-    largest = torch.maximum(own, others)
-    values = torch.where(largest > 0, (others - own) / largest.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
-    return values.masked_fill(sizes[groups] == 1, 0.0)
+    if len(identities) == len(points):  # which scikit-learn refuses
+        return np.zeros(len(points))
+    return np.asarray(metrics.silhouette_samples(points, groups, metric=metric), dtype=np.float64)
 
 
-def silhouette_coefficient(features: Tensor, labels: Tensor, *, metric: str = "euclidean") -> float:
+def silhouette_coefficient(features: Any, labels: Any, *, metric: str = "euclidean") -> float:
     """Mean silhouette over all samples; arguments as in `silhouette_samples`."""
     return float(silhouette_samples(features, labels, metric=metric).mean())

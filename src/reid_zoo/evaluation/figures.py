@@ -29,11 +29,14 @@ _MOST_POINTS = 2000
 
 
 @contextmanager
-def _axes(path: Path, xlabel: str, ylabel: str, size: tuple[float, float] = (4.8, 3.4)) -> Iterator[Any]:
+def _axes(
+    path: Path, xlabel: str, ylabel: str, size: tuple[float, float] = (4.8, 3.4), *, whole_numbers: bool = False
+) -> Iterator[Any]:
     """Axes of a new figure, which is written to `path` in the end; nothing of matplotlib's global state is touched."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError as error:
         raise MissingPackageError("plots need matplotlib: pip install 'reid-zoo[report]'.") from error
     figure = Figure(figsize=size, layout="constrained")
@@ -45,6 +48,8 @@ def _axes(path: Path, xlabel: str, ylabel: str, size: tuple[float, float] = (4.8
     axes.grid(visible=True, axis="y", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     yield axes
+    if whole_numbers:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         figure.savefig(path, dpi=200)
@@ -66,7 +71,7 @@ def plot_cmc(curves: Mapping[str, NDArray[np.float64]], path: str | Path) -> Pat
     if not curves:
         raise EvaluationError("there is no curve to plot.")
     target = Path(path)
-    with _axes(target, "rank k", "Rank-k (%)") as axes:
+    with _axes(target, "rank k", "Rank-k (%)", whole_numbers=True) as axes:
         for (name, curve), colour in zip(curves.items(), _cycle(len(curves)), strict=True):
             marker = "o" if len(curve) <= _MOST_RANKS_WITH_MARKERS else None
             axes.plot(np.arange(1, len(curve) + 1), curve, color=colour, marker=marker, markersize=3, label=name)

@@ -182,6 +182,8 @@ def evaluate_retrieval(
     position, threads and machine. With a `score_function`, all blocks have `block_size` rows (the last one is filled up
     by repeating the last query); the ranks then depend on `block_size` only if the function's score of a pair does.
 
+    Tensors on a GPU are multiplied and counted there: the same counts of the same double-precision products.
+
     Memory: one tile of `block_size` x G float32 scores, and 8,192 gallery features in double precision, beside the
     inputs; never Q x G.
 

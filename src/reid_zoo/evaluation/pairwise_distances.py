@@ -1,4 +1,4 @@
-"""Distances of all items to all items, a block of rows at a time, and the nearest items of every row."""
+"""Distances of all items to all items, a block of rows at a time."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["FeatureDistances", "GivenDistances", "PairwiseDistances", "ReleasedDistances", "nearest_in_rows"]
+__all__ = ["FeatureDistances", "GivenDistances", "PairwiseDistances", "ReleasedDistances"]
 
-_PRODUCT_ROWS = 128
+PRODUCT_ROWS = 128
 """Rows of every matrix product, so that a pair's distance does not depend on how rows are asked for."""
-
-_GROUPS = 32
-"""Strided items whose smallest value stands for them in the first step of the selection."""
 
 
 class PairwiseDistances(Protocol):
     """N × N distances D that need not exist as a matrix; `rows` and `pairs` give its transpose, item i first."""
 
     num_items: int
+    is_symmetric: bool
+    """Whether D(i, j) = D(j, i) up to rounding, and whether it may be made for one of them only."""
 
     def new_empty(self, *shape: int) -> Tensor:
         """Float32 memory on the device of the distances."""
@@ -47,6 +46,8 @@ class FeatureDistances:
         features: `(N, D)` float32 on any device.
     """
 
+    is_symmetric = True
+
     def __init__(self, features: Tensor) -> None:
         self.num_items = len(features)
         norms, ones = features.square().sum(dim=1, keepdim=True), features.new_ones(len(features), 1)
@@ -59,12 +60,12 @@ class FeatureDistances:
 
     def rows(self, start: int, stop: int, column_start: int = 0, *, out: Tensor | None = None) -> Tensor:
         """See `PairwiseDistances`; made in blocks that always begin at the same rows."""
-        first = start - start % _PRODUCT_ROWS
-        last = min(stop + -stop % _PRODUCT_ROWS, self.num_items)
+        first = start - start % PRODUCT_ROWS
+        last = min(stop + -stop % PRODUCT_ROWS, self.num_items)
         shape = (last - first, self.num_items - column_start)
         result = self._right.new_empty(shape) if out is None or out.shape != shape else out
-        for block in range(first, last, _PRODUCT_ROWS):
-            part = slice(block, min(block + _PRODUCT_ROWS, last))
+        for block in range(first, last, PRODUCT_ROWS):
+            part = slice(block, min(block + PRODUCT_ROWS, last))
             self._write(part, column_start, result[part.start - first : part.stop - first])
         return result[start - first : stop - first]
 
@@ -88,6 +89,8 @@ class ReleasedDistances(FeatureDistances):
     Args:
         features: `(N, D)` float32 on any device.
     """
+
+    is_symmetric = False
 
     def __init__(self, features: Tensor) -> None:
         self.num_items = len(features)
@@ -128,6 +131,8 @@ class GivenDistances:
         squared: Square every entry.
     """
 
+    is_symmetric = False
+
     def __init__(self, query_gallery: Tensor, query_query: Tensor, gallery_gallery: Tensor, *, squared: bool) -> None:
         self._query_gallery, self._query_query, self._gallery_gallery = query_gallery, query_query, gallery_gallery
         self._squared = squared
@@ -163,43 +168,3 @@ class GivenDistances:
         ):
             result[chosen] = matrix[rows[chosen] - row_start, columns[chosen] - column_start]
         return result.square() if self._squared else result
-
-
-def nearest_in_rows(values: Tensor, count: int, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """The `count` smallest quotients of every row in ascending order, equal ones by index.
-
-    Two steps, because a full sort of a long row costs many times as much: the items are put into strided groups, and
-    only the `count` groups with the smallest minima can hold one of the `count` smallest values.
-
-    Args:
-        values: `(R, N)`.
-        count: At most N.
-        scale: `(R,)` positive numbers that the rows are to be divided by; only what is chosen is.
-
-    Returns:
-        Their indices, `(R, count)` int64, and the quotients themselves, `(R, count)`.
-    """
-    num_rows, num_items = values.shape
-    scale = scale[:, None]
-    num_groups = num_items // _GROUPS
-    if num_groups <= 2 * count:
-        quotients, indices = (values / scale).sort(dim=1, stable=True)
-        return indices[:, :count], quotients[:, :count]
-    whole = num_groups * _GROUPS
-    minima = values[:, :whole].view(num_rows, _GROUPS, num_groups).amin(dim=1)
-    groups = minima.topk(count + 1, dim=1, largest=False)  # ascending
-    inside = groups.indices[:, None, :count] + num_groups * torch.arange(_GROUPS, device=values.device)[:, None]
-    rest = torch.arange(whole, num_items, device=values.device).expand(num_rows, -1)
-    candidates = torch.cat([inside.flatten(1), rest], dim=1)
-    best = values.gather(1, candidates).topk(count + 1, dim=1, largest=False)
-    last = best.values[:, count - 1 : count] / scale
-    # Equal quotients by index: bring the chosen ones into index order, then sort by quotient keeping that order.
-    indices = candidates.gather(1, best.indices[:, :count]).sort(dim=1).values
-    quotients, order = (values.gather(1, indices) / scale).sort(dim=1, stable=True)
-    indices = indices.gather(1, order)
-    # Where the last chosen quotient occurs once more, or a group with the same minimum was left out, indices decide.
-    tied = (last == best.values[:, count:] / scale) | (last == groups.values[:, count:] / scale)
-    for row in tied.flatten().nonzero().flatten().tolist():
-        ascending = (values[row] / scale[row]).sort(stable=True)
-        indices[row], quotients[row] = ascending.indices[:count], ascending.values[:count]
-    return indices, quotients

@@ -23,10 +23,10 @@ Ties = Literal["stable", "optimistic", "pessimistic"]
 _LANE_ITEMS = 255 * 8
 """Items whose outcomes can be added as bytes, eight side by side in one 64-bit number, without overflow."""
 
-_SHORTEST_ROW = 3 * _LANE_ITEMS
-"""Comparisons run along the gallery; NumPy copies rows shorter than half of its buffer of 8,192 items around instead."""
+_SHORTEST_BLOCK = 6000
+"""Items of the gallery that a comparison runs along; NumPy copies shorter ones to and from its buffer instead."""
 
-_OUTCOME_BYTES = 512 * 1024
+_OUTCOME_BYTES = 1024 * 1024
 """Outcomes that are held at a time: they should stay in the second-level cache."""
 
 _MOST_COMPARED = 32
@@ -88,18 +88,16 @@ def rank_positives(tile: Any, same: SamePerson, ties: Ties, first_query: int) ->
     places = positives_before - (positives_before[first_of_row] if len(rows) else 0)
 
     positive_rows, positive_items, positive_values = rows[kept], items[kept], values[kept]
-    above, at_least = _count(tile, positive_rows, positive_values, first_query)
+    counted = _items_before(tile, positive_rows, positive_items, positive_values, ties, first_query)
     if ties == "stable":
-        before = above + _equal_before(tile, positive_rows, positive_items, positive_values, at_least - above)
         junk_before = (place - first_of_row - places)[kept]
-        return PositiveRanks(positive_rows, places[kept], 1 + before - junk_before)
+        return PositiveRanks(positive_rows, places[kept], 1 + counted - junk_before)
     # Negatives before a positive: the counted items without those of the same person, junk included.
     starts = np.ones(len(rows), dtype=bool)
     starts[1:] = (rows[1:] != rows[:-1]) | (values[1:] != values[:-1])
     run = np.flatnonzero(starts)
     stops = np.append(run[1:], len(rows))[: len(run)]
-    counted, same_counted = (above, run) if ties == "optimistic" else (at_least, stops)
-    same_counted = np.repeat(same_counted, stops - run) - first_of_row
+    same_counted = np.repeat(run if ties == "optimistic" else stops, stops - run) - first_of_row
     return PositiveRanks(positive_rows, places[kept], 1 + places[kept] + counted - same_counted[kept])
 
 
@@ -114,91 +112,192 @@ def _take(tile: Any, rows: NDArray[np.int64], items: NDArray[np.int64]) -> NDArr
     return values
 
 
-def _equal_before(
+def _items_before(
     tile: Any,
     rows: NDArray[np.int64],
     items: NDArray[np.int64],
     values: NDArray[np.float32],
-    num_equal: NDArray[np.int64],
+    ties: Ties,
+    first_query: int,
 ) -> NDArray[np.int64]:
-    """Items of the same score and a smaller index; only where there is more than the positive itself is it looked for."""
-    result = np.zeros(len(rows), dtype=np.int64)
-    for pair in np.flatnonzero(num_equal > 1):
-        equal = tile[rows[pair], : items[pair]] == values[pair]
-        result[pair] = np.count_nonzero(equal) if isinstance(equal, np.ndarray) else int(equal.sum())
-    return result
+    """Of every (row, item, its score): the items of the row with a larger score, or an equal one that the rule counts.
 
-
-def _count(
-    tile: Any, rows: NDArray[np.int64], values: NDArray[np.float32], first_query: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of every (row, value): how many scores of the row are larger, and how many at least as large."""
+    The rule counts of equal scores: `"stable"` those of smaller indices, `"optimistic"` none, `"pessimistic"` all (the
+    item itself among them).
+    """
     if not isinstance(tile, np.ndarray):
-        return _count_on_device(tile, rows, values, first_query)
-    num_rows = len(tile)
-    counts = np.empty((2, len(rows)), dtype=np.int64)
-    lengths = np.bincount(rows, minlength=num_rows)
+        above, at_least = _count_on_device(tile, rows, values, first_query)
+        return _by_rule(tile, rows, items, values, above, at_least, ties)
+    lengths = np.bincount(rows, minlength=len(tile))
     offsets = np.cumsum(lengths) - lengths
     by_sorting = lengths > _MOST_COMPARED
     by_sorting[rows[np.abs(values) < _NORMAL]] = True
+    counts = np.empty(len(rows), dtype=np.int64)
     for row in np.flatnonzero(by_sorting):
         _check_finite(tile[row], tile, first_query)
-        ascending = np.sort(tile[row])
         own = slice(offsets[row], offsets[row] + lengths[row])
-        counts[0, own] = len(ascending) - np.searchsorted(ascending, values[own], side="right")
-        counts[1, own] = len(ascending) - np.searchsorted(ascending, values[own], side="left")
+        ascending = np.sort(tile[row])
+        above = len(ascending) - np.searchsorted(ascending, values[own], side="right")
+        at_least = len(ascending) - np.searchsorted(ascending, values[own], side="left")
+        counts[own] = _by_rule(tile, rows[own], items[own], values[own], above, at_least, ties)
     compared = np.flatnonzero(~by_sorting)
     if len(compared):
         compared = compared[np.argsort(lengths[compared], kind="stable")]
-        _compare(tile, compared, lengths[compared], offsets[compared], values, counts, first_query)
-    return counts[0], counts[1]
+        thresholds = _Thresholds.of_rows(tile.shape[1], offsets[compared], lengths[compared], items, values, ties)
+        counts[thresholds.flat] = _compare(tile, compared, thresholds, first_query)
+        if ties == "stable":
+            for pair in thresholds.flat[thresholds.unsure]:
+                counts[pair] += _equal_between(tile, rows[pair], thresholds.block_start(items[pair]), items[pair])
+    return counts
+
+
+def _by_rule(
+    tile: Any,
+    rows: NDArray[np.int64],
+    items: NDArray[np.int64],
+    values: NDArray[np.float32],
+    above: NDArray[np.int64],
+    at_least: NDArray[np.int64],
+    ties: Ties,
+) -> NDArray[np.int64]:
+    if ties != "stable":
+        return above if ties == "optimistic" else at_least
+    counts = above.copy()
+    for pair in np.flatnonzero(at_least - above > 1):
+        counts[pair] += _equal_between(tile, rows[pair], 0, items[pair])
+    return counts
+
+
+def _equal_between(tile: Any, row: int, start: int, item: int) -> int:
+    """Items from `start` to before `item` with its score."""
+    equal = tile[row, start:item] == tile[row, item]
+    return int(np.count_nonzero(equal) if isinstance(equal, np.ndarray) else equal.sum())
+
+
+@dataclass
+class _Thresholds:
+    """What the scores of some rows are compared with, in blocks of the gallery.
+
+    "More than" a threshold counts the larger scores, and "more than the number below it" the equal ones as well. Which of
+    them a block needs depends on the rule; with the stable one, on whether the block lies before the item's own. In the
+    item's own block equal scores are looked for; where there are some, it stays unsure how many are before the item.
+
+    Attributes:
+        flat: (P,) pairs that are compared, in the order of `inside`.
+        inside: (R, M) whether a place holds a pair; rows have different numbers.
+        values: (R, M) scores of the items, infinite (nothing is more) where there is none.
+        asked: (R, M, K) thresholds of K blocks.
+        own_block: (R, M) block of the item.
+        num_lanes: Lanes of a block.
+        lane_words: 64-bit words of a lane.
+        unsure: (P,) whether the own block holds an equal score.
+    """
+
+    flat: NDArray[np.int64]
+    inside: NDArray[np.bool_]
+    values: NDArray[np.float32]
+    asked: NDArray[np.float32]
+    own_block: NDArray[np.int64]
+    num_lanes: int
+    lane_words: int
+    stable: bool
+    unsure: NDArray[np.bool_]
+
+    @classmethod
+    def of_rows(
+        cls,
+        num_items: int,
+        offsets: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        items: NDArray[np.int64],
+        values: NDArray[np.float32],
+        ties: Ties,
+    ) -> _Thresholds:
+        num_blocks = max(1, num_items // _SHORTEST_BLOCK)
+        longest = max(_SHORTEST_BLOCK, -(-num_items // num_blocks))
+        num_lanes = -(-longest // _LANE_ITEMS)
+        lane_words = -(-longest // (num_lanes * 8))
+        inside = np.arange(int(lengths.max(initial=0))) < lengths[:, None]
+        flat = (offsets[:, None] + np.arange(inside.shape[1]))[inside]
+        padded = np.full(inside.shape, np.inf, dtype=np.float32)
+        padded[inside] = values[flat]
+        own_block = np.zeros(inside.shape, dtype=np.int64)
+        own_block[inside] = items[flat] // (num_lanes * lane_words * 8)
+        below = np.where(inside, np.nextafter(padded, np.float32(-np.inf)), padded)
+        counts_equal = np.full((*inside.shape, num_blocks), ties == "pessimistic")
+        if ties == "stable":
+            counts_equal = np.arange(num_blocks) < own_block[..., None]
+        asked = np.where(counts_equal, below[..., None], padded[..., None])
+        unsure = np.zeros(len(flat), dtype=bool)
+        return cls(flat, inside, padded, asked, own_block, num_lanes, lane_words, ties == "stable", unsure)
+
+    @property
+    def block_items(self) -> int:
+        """Items of a block."""
+        return self.num_lanes * self.lane_words * 8
+
+    def block_start(self, item: int) -> int:
+        """First item of the block of an item."""
+        return item - item % self.block_items
 
 
 def _compare(
-    tile: NDArray[np.float32],
-    rows: NDArray[np.int64],
-    lengths: NDArray[np.int64],
-    offsets: NDArray[np.int64],
-    values: NDArray[np.float32],
-    counts: NDArray[np.int64],
-    first_query: int,
-) -> None:
-    """Write the counts of some rows, given by ascending number of values, by comparing with every value."""
-    num_items = tile.shape[1]
-    width = max(_SHORTEST_ROW, -(-num_items // _LANE_ITEMS) * _LANE_ITEMS)
-    most = int(lengths[-1])
-    inside = np.arange(most) < lengths[:, None]
-    flat = (offsets[:, None] + np.arange(most))[inside]
-    # "At least v" is "more than the number below v"; nothing is more than infinity.
-    thresholds = np.full((len(rows), 2, most), np.inf, dtype=np.float32)
-    own = thresholds.transpose(0, 2, 1)
-    own[inside] = np.stack([values[flat], np.nextafter(values[flat], np.float32(-np.inf))], axis=1)
-    counted = np.empty((len(rows), 2, most), dtype=np.int64)
-    together = max(1, _OUTCOME_BYTES // (2 * width))  # thresholds of one row, or of several
-    outcomes = np.empty(max(together, 1) * 2 * width, dtype=bool)
-    scores = np.full((min(len(rows), together), width), -np.inf, dtype=np.float32)
+    tile: NDArray[np.float32], rows: NDArray[np.int64], thresholds: _Thresholds, first_query: int
+) -> NDArray[np.int64]:
+    """Compare the scores of some rows, given by ascending number of pairs, with their thresholds.
+
+    Returns:
+        (P,) counts; `thresholds.unsure` is filled in.
+    """
+    num_items, size = tile.shape[1], thresholds.block_items
+    num_rows, most, num_blocks = thresholds.asked.shape
+    lengths = thresholds.inside.sum(axis=1)
+    counted = np.zeros((num_rows, most), dtype=np.int64)
+    num_equal = np.zeros((num_rows, most), dtype=np.int64)
+    together = max(1, _OUTCOME_BYTES // (num_blocks * size))  # thresholds of one row, or of several
+    outcomes = np.empty(together * num_blocks * size, dtype=bool)
+    windows = np.empty(together * size if num_blocks > 1 else 0, dtype=np.float32)
+    scores = np.full((min(num_rows, together), num_blocks * size), -np.inf, dtype=np.float32)
+
+    def count(held: NDArray[np.bool_]) -> NDArray[np.int64]:
+        words = held.view(np.uint64).reshape(*held.shape[:2], -1, thresholds.lane_words)
+        lanes = np.add.reduce(words, axis=-1)
+        summed: NDArray[np.int64] = np.add.reduce(lanes.view(np.uint8), axis=-1, dtype=np.int64)
+        return summed
+
     start = 0
-    while start < len(rows):
-        stop = min(len(rows), start + max(1, together // max(1, int(lengths[start]))))
+    while start < num_rows:
+        stop = min(num_rows, start + max(1, together // max(1, int(lengths[start]))))
         stop = min(stop, start + max(1, together // max(1, int(lengths[stop - 1]))))
-        group = slice(start, stop)
-        block = scores[: stop - start]
+        group, block = slice(start, stop), scores[: stop - start]
         block[:, :num_items] = tile[rows[start]] if stop - start == 1 else tile[rows[group]]
         _check_finite(block[:, :num_items], tile, first_query)
+        in_blocks = block.reshape(stop - start, num_blocks, size)
         for first in range(0, int(lengths[stop - 1]), together):
             part = slice(first, min(first + together, int(lengths[stop - 1])))
-            asked = thresholds[group, :, part]
-            held = outcomes[: asked.size * width].reshape(*asked.shape, width)
-            np.greater(block[:, None, None], asked[..., None], out=held)
-            lanes = np.add.reduce(held.view(np.uint64).reshape(*asked.shape, -1, _LANE_ITEMS // 8), axis=-1)
-            counted[group, :, part] = np.add.reduce(lanes.view(np.uint8), axis=-1, dtype=np.int64)
+            asked = thresholds.asked[group, part]
+            held = outcomes[: asked.size * size].reshape(*asked.shape, size)
+            np.greater(in_blocks[:, None], asked[..., None], out=held)
+            counted[group, part] = count(held)
+            if thresholds.stable:
+                shape = (*asked.shape[:2], size)
+                own = in_blocks
+                if num_blocks > 1:  # fancy indexing would allocate anew, which costs more than the comparison
+                    which = thresholds.own_block[group, part] + num_blocks * np.arange(stop - start)[:, None]
+                    own = windows[: which.size * size].reshape(shape)
+                    np.take(block.reshape(-1, size), which, axis=0, out=own, mode="clip")
+                held = outcomes[: own.shape[0] * shape[1] * size].reshape(shape)
+                np.equal(own, thresholds.values[group, part, None], out=held)
+                num_equal[group, part] = count(held)
         start = stop
-    counts[:, flat] = counted.transpose(0, 2, 1)[inside].T
+    thresholds.unsure = num_equal[thresholds.inside] > 1
+    return counted[thresholds.inside]
 
 
 def _count_on_device(
     tile: Any, rows: NDArray[np.int64], values: NDArray[np.float32], first_query: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of every (row, value): how many scores of the row are larger, and how many at least as large."""
     import torch
 
     _check_finite(tile, tile, first_query)

@@ -18,22 +18,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import EvaluationError
-from .pairwise_distances import (
-    FeatureDistances,
-    GivenDistances,
-    PairwiseDistances,
-    ReleasedDistances,
-    nearest_in_rows,
-)
+from .neighbors import find_neighbors, nearest_in_rows
+from .pairwise_distances import FeatureDistances, GivenDistances, PairwiseDistances, ReleasedDistances
 from .scores import feature_matrix
 
 __all__ = ["KReciprocalReranking", "expand_features", "k_reciprocal_rerank"]
 
 _BLOCK_ROWS = 512
 """Items that are worked on at a time."""
-
-_PRODUCT_BLOCK = 256
-"""Rows of distances to all items that are held at a time; a multiple of the rows of one product."""
 
 _PAIR_BLOCK = 8192
 """Single distances that are made at a time."""
@@ -191,11 +183,12 @@ class KReciprocalReranking:
         self._source = source
         self._lambda = lambda_value
         self._half = half_precision
-        neighbors = _nearest(source, min(max(k1 + 1, k2), source.num_items))
+        neighbors = find_neighbors(source, min(max(k1 + 1, k2), source.num_items))
         self._largest = neighbors.largest
-        encoding = _encode(source, neighbors, k1, half_precision)
+        items = neighbors.items.cpu().numpy().astype(np.int32)
+        encoding = _encode(source, items, neighbors.distances.cpu().numpy(), neighbors.largest, k1, half_precision)
         if k2 != 1:
-            encoding = _average(encoding, neighbors.items[:, :k2], half_precision)
+            encoding = _average(encoding, items[:, :k2], half_precision)
         self._queries = encoding
         self._inverted = _gallery_rows(encoding, num_queries).transpose(source.num_items)
 
@@ -353,7 +346,7 @@ def expand_features(
         expanded = torch.empty_like(features)
         for start in range(0, len(features), _BLOCK_ROWS):
             distances = unit.rows(start, min(start + _BLOCK_ROWS, len(features)))
-            nearest, _ = nearest_in_rows(distances, k, distances.new_ones(len(distances)))
+            _, nearest = nearest_in_rows(distances, k)
             cosines = (1 - distances.gather(1, nearest) / 2).clamp(min=0)
             weights = cosines.pow(alpha) / k
             expanded[start : start + len(nearest)] = torch.einsum("bk,bkd->bd", weights, features[nearest])
@@ -362,42 +355,17 @@ def expand_features(
     return result[: len(query_features)], result[len(query_features) :]
 
 
-@dataclass(frozen=True)
-class _Neighbors:
-    """Nearest items of every item.
-
-    Attributes:
-        items: (N, K) indices, nearest first.
-        distances: (N, K) float32 distances, divided by the largest one of the item.
-        largest: (N,) the largest distance of every item, on the device of the features.
-    """
-
-    items: NDArray[np.int32]
-    distances: NDArray[np.float32]
-    largest: Tensor
-
-
-def _nearest(source: PairwiseDistances, count: int) -> _Neighbors:
-    items = np.empty((source.num_items, count), dtype=np.int32)
-    distances = np.empty((source.num_items, count), dtype=np.float32)
-    largest = source.new_empty(source.num_items)
-    buffer = source.new_empty(min(_PRODUCT_BLOCK, source.num_items), source.num_items)
-    for start in range(0, source.num_items, _PRODUCT_BLOCK):
-        block = slice(start, min(start + _PRODUCT_BLOCK, source.num_items))
-        rows = source.rows(block.start, block.stop, out=buffer[: block.stop - start])
-        torch.amax(rows, dim=1, out=largest[block])
-        if not bool((largest[block] > 0).all()):
-            raise EvaluationError("the features of the items are all the same; there is nothing to re-rank by.")
-        indices, quotients = nearest_in_rows(rows, count, largest[block])
-        items[start : start + len(rows)] = indices.cpu().numpy()
-        distances[start : start + len(rows)] = quotients.cpu().numpy()
-    return _Neighbors(items, distances, largest)
-
-
-def _encode(source: PairwiseDistances, neighbors: _Neighbors, k1: int, half: bool) -> _SparseRows:
+def _encode(
+    source: PairwiseDistances,
+    neighbors: NDArray[np.int32],
+    distances: NDArray[np.float32],
+    largest: Tensor,
+    k1: int,
+    half: bool,
+) -> _SparseRows:
     """V of all items before the average (steps 3 to 5)."""
-    num_items = len(neighbors.items)
-    full, short = neighbors.items[:, : k1 + 1], neighbors.items[:, : round(k1 / 2) + 1]
+    num_items = len(neighbors)
+    full, short = neighbors[:, : k1 + 1], neighbors[:, : round(k1 / 2) + 1]
     mutual, mutual_short = _mutual(full), _mutual(short)
     blocks = []
     for start in range(0, num_items, _BLOCK_ROWS):
@@ -417,9 +385,9 @@ def _encode(source: PairwiseDistances, neighbors: _Neighbors, k1: int, half: boo
         rows, columns = np.divmod(keys, num_items)
         # The distances of the item's own neighbours are known; those to the neighbours' neighbours are made here.
         scaled = np.full(len(keys), np.nan, dtype=np.float32)
-        scaled[np.searchsorted(keys, own_keys)] = neighbors.distances[block, : k1 + 1][is_own]
+        scaled[np.searchsorted(keys, own_keys)] = distances[block, : k1 + 1][is_own]
         missing = np.isnan(scaled)
-        scaled[missing] = _scaled_pairs(source, start + rows[missing], columns[missing], neighbors.largest)
+        scaled[missing] = _scaled_pairs(source, start + rows[missing], columns[missing], largest)
         weights = np.exp(-scaled)
         lengths = np.bincount(rows, minlength=len(own))
         starts = np.cumsum(lengths) - lengths

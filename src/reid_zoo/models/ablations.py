@@ -1,6 +1,6 @@
 """Every row of the papers' ablation tables as data: the switches that give it, and what the paper reports for it.
 
-Read without importing any model. `docs/ablations.md` is made from it (`docs/write_ablations.py`).
+Read without importing any model; `ablation_document` makes `docs/ablations.md` of it.
 """
 
 from __future__ import annotations
@@ -10,37 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["ABLATIONS", "ABLATION_TABLES", "AblationRow", "AblationTable", "ablation_rows"]
+__all__ = ["ABLATIONS", "AblationRow", "ablation_rows"]
 
 Figures = Mapping[str, Mapping[str, float]]
 
 _TOWERS = ("vision_config", "text_config")
 _RANKS = ("R1", "R5", "R10")
 _OCCLUDED = ("occluded-cuhk-pedes", "occluded-icfg-pedes", "occluded-rstpreid")
-# Where a paper shows a plot without figures.
-_DATASETS = {
-    "cfine": ("cuhk-pedes",),
-    "vfe_tps": ("cuhk-pedes",),
-    "mgcc": _OCCLUDED,
-    "clip_reid": ("msmt17",),
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AblationTable:
-    """A table or figure of a paper.
-
-    Attributes:
-        paper: Model type of the method whose paper it is.
-        name: Its name there, e.g. `"Table IV"`.
-        title: What it compares.
-        note: What a reader must know: what the paper leaves open and which reading was taken.
-    """
-
-    paper: str
-    name: str
-    title: str
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +25,13 @@ class AblationRow:
 
     Attributes:
         paper: Model type of the method whose paper it is.
-        table: Name of the table or figure there; see `ABLATION_TABLES`.
+        table: Name of the table or figure there, e.g. `"Table IV"`.
         label: The row's name there.
         method: Model type that the switches belong to; the paper's own, but for rows that are another model.
         config: Fields of the method's configuration, those of a tower as a dictionary. What a table is about is spelled out
             in every row, also where it is the default.
         recipe: Fields of a training recipe beside them, written with dots, e.g. `model.image_tower`.
-        starts_from: Recipe that the switches are put into; empty for `<method>-<data set>`.
+        starts_from: Recipes that the switches are put into, one for every data set.
         reported: Data set → metric → figure reported by the paper: percentages, `ms_per_query` and `training_gb`. Empty
             where the paper only shows a plot.
         note: What is particular to this row.
@@ -67,16 +43,12 @@ class AblationRow:
     method: str
     config: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    starts_from: str = ""
+    starts_from: tuple[str, ...]
     reported: Figures = field(default_factory=dict)
     note: str = ""
 
-    @property
-    def recipes(self) -> tuple[str, ...]:
-        """Names of the recipes that the switches are put into, one for every data set."""
-        if self.starts_from:
-            return (self.starts_from,)
-        return tuple(f"{self.method}-{dataset}" for dataset in self.reported or _DATASETS[self.paper])
+    def __str__(self) -> str:
+        return f"{self.paper} {self.table} {self.label}"
 
     def recipe_overrides(self) -> list[str]:
         """The row as `field=value` overrides of a recipe of its method, for `load_recipe` or `reid-zoo train --set`."""
@@ -110,7 +82,13 @@ _IMAGENET_VIT: dict[str, Any] = {
 
 
 def _cfine(
-    table: str, label: str, figures: str = "", *, recipe: Mapping[str, Any] | None = None, note: str = "", **config: Any
+    table: str,
+    label: str,
+    figures: str = "",
+    *,
+    starts_from: str = "cfine-cuhk-pedes",
+    note: str = "",
+    **config: Any,
 ) -> AblationRow:
     return AblationRow(
         paper="cfine",
@@ -118,7 +96,7 @@ def _cfine(
         label=label,
         method="cfine",
         config=config,
-        recipe=recipe or {},
+        starts_from=(starts_from,),
         reported=_figures("cuhk-pedes", _RANKS, figures) if figures else {},
         note=note,
     )
@@ -134,7 +112,6 @@ def _cfine_modules(
         granularities=granularities,
         use_cfr=cfr,
         use_fcd=fcd,
-        recipe={"model.image_tower": "openai/clip-vit-base-patch16"},
     )
 
 
@@ -155,7 +132,7 @@ _CFINE_ROWS = (
         "57.89 78.46 85.77",
         vision_config=_IMAGENET_VIT,
         **_NO_MODULES,
-        recipe={"model.image_tower": "google/vit-base-patch16-384"},
+        starts_from="cfine-cuhk-pedes-imagenet-vit",
         note="ImageNet ViT and BERT, CMPM and CMPC on the class tokens",
     ),
     _cfine_modules("1 +CLIP", "65.56 83.74 89.85", ["low"]),
@@ -196,7 +173,8 @@ def _vfe_tps(
     figures: str = "",
     *,
     method: str = "vfe_tps",
-    starts_from: str = "",
+    starts_from: str = "vfe_tps-cuhk-pedes",
+    recipe: Mapping[str, Any] | None = None,
     note: str = "",
     **config: Any,
 ) -> AblationRow:
@@ -206,7 +184,8 @@ def _vfe_tps(
         label=label,
         method=method,
         config=config,
-        starts_from=starts_from,
+        recipe=recipe or {},
+        starts_from=(starts_from,),
         reported=_figures("cuhk-pedes", _RANKS_AND_MAP, figures) if figures else {},
         note=note,
     )
@@ -223,6 +202,7 @@ _VFE_TPS_ROWS = (
         "12.61 27.08 35.48 12.36",
         method="dual_encoder",
         training="zero_shot",
+        starts_from="dual_encoder-cuhk-pedes",
         loss_terms=["sdm"],
         note="nothing is trained",
     ),
@@ -241,6 +221,7 @@ _VFE_TPS_ROWS = (
         "66.78 85.29 91.20 59.68",
         method="dual_encoder",
         training="fine_tuned",
+        starts_from="dual_encoder-cuhk-pedes",
         loss_terms=["sdm"],
         note="the matching loss alone; Table 6 reports 70.61 for the same thing",
     ),
@@ -261,7 +242,12 @@ _VFE_TPS_ROWS = (
     ),
     _vfe_tps("Fig. 7", "without", loss_terms=["matching", "mim"]),
     _vfe_tps("Fig. 7", "ID loss", loss_terms=["matching", "gi2id", "mim"]),
-    _vfe_tps("Fig. 7", "triplet loss", loss_terms=["matching", "triplet", "mim"]),
+    _vfe_tps(
+        "Fig. 7",
+        "triplet loss",
+        loss_terms=["matching", "triplet", "mim"],
+        recipe={"sampler.kind": "identity", "sampler.images_per_identity": 4},
+    ),
     _vfe_tps("Fig. 7", "IS-GVFC", loss_terms=_VFE_TPS_TERMS),
 )
 
@@ -336,7 +322,14 @@ def _occluded(text: str, names: tuple[str, ...]) -> Iterator[tuple[str, dict[str
 
 def _mgcc(table: str, label: str, reported: Figures | None = None, *, note: str = "", **config: Any) -> AblationRow:
     return AblationRow(
-        paper="mgcc", table=table, label=label, method="mgcc", config=config, reported=reported or {}, note=note
+        paper="mgcc",
+        table=table,
+        label=label,
+        method="mgcc",
+        config=config,
+        starts_from=tuple(f"mgcc-{dataset}" for dataset in reported or _OCCLUDED),
+        reported=reported or {},
+        note=note,
     )
 
 
@@ -378,13 +371,15 @@ _MGCC_ROWS = (
 
 
 def _clip_reid(table: str, label: str, figures: str = "", *, note: str = "", **config: Any) -> AblationRow:
+    tower = "rn50" if config.get("backbone") == "rn50" else "vit"
+    variant = {"baseline": "-baseline", "one_stage": "-one-stage"}.get(config.get("training_mode", ""), "")
     return AblationRow(
         paper="clip_reid",
         table=table,
         label=label,
         method="clip_reid",
         config=config,
-        starts_from=f"clip_reid-msmt17-{'rn50' if config.get('backbone') == 'rn50' else 'vit'}",
+        starts_from=(f"clip_reid-msmt17-{tower}{variant}",),
         reported=_figures("msmt17", ("mAP", "R1"), figures) if figures else {},
         note=note,
     )
@@ -428,93 +423,6 @@ _CLIP_REID_ROWS = (
 
 ABLATIONS: tuple[AblationRow, ...] = (*_CFINE_ROWS, *_VFE_TPS_ROWS, *_MGCC_ROWS, *_CLIP_REID_ROWS)
 """All rows, in the order of the papers."""
-
-_PLOT = "The paper shows a plot; its text gives no figures and no tick marks, so the points are chosen here."
-
-_OWN_RATIOS = "Selection ratios as in the recipe of each data set."
-
-ABLATION_TABLES: tuple[AblationTable, ...] = (
-    AblationTable(
-        paper="cfine",
-        name="Table IV",
-        title="components",
-        note="The weights of the losses for part of the granularities are not published: by position, as in the release.",
-    ),
-    AblationTable(paper="cfine", name="Table V", title="multi-grained global features"),
-    AblationTable(paper="cfine", name="Table VI", title="aggregation in cross-grained feature refinement"),
-    AblationTable(paper="cfine", name="Fig. 5(a)", title="share of selected patches; best at 0.1", note=_PLOT),
-    AblationTable(paper="cfine", name="Fig. 5(b)", title="share of selected words; best at 0.2", note=_PLOT),
-    AblationTable(
-        paper="cfine",
-        name="Fig. 5(c)",
-        title="decoder blocks; best with 1",
-        note=f"{_PLOT} The release applies one block M times; `gld_tie_layers=false` makes M independent ones.",
-    ),
-    AblationTable(paper="cfine", name="Fig. 5(d)", title="positives of a patch or word; best with 3", note=_PLOT),
-    AblationTable(paper="vfe_tps", name="Table 5", title="from CLIP to VFE-TPS"),
-    AblationTable(paper="vfe_tps", name="Table 6", title="auxiliary tasks"),
-    AblationTable(
-        paper="vfe_tps",
-        name="Fig. 5",
-        title="masked image modelling",
-        note="The paper shows a plot and does not say whether IS-GVFC is on; here everything else is the full method. How MAE "
-        "was put in is not said either (`mim_loss_form` chooses between its own loss and L1).",
-    ),
-    AblationTable(
-        paper="vfe_tps",
-        name="Fig. 6",
-        title="share of masked patches; best at 0.5 to 0.6",
-        note=f"{_PLOT} (a) is retrieval, (b) `reid_zoo.evaluation.reconstruction_distance.average_distance`.",
-    ),
-    AblationTable(
-        paper="vfe_tps",
-        name="Fig. 7",
-        title="calibration of global features",
-        note="The paper shows a plot of `reid_zoo.evaluation.feature_analysis.silhouette_coefficient`, and gives no formula "
-        "and margin of its triplet loss: batch-hard, margin 0.3 here.",
-    ),
-    AblationTable(paper="mgcc", name="Table 3", title="similarities", note=_OWN_RATIOS),
-    AblationTable(
-        paper="mgcc",
-        name="Table 4",
-        title="token selection (rho_i, rho_t)",
-        note="Each data set has its own ratios, so a row has figures for one of them.",
-    ),
-    AblationTable(
-        paper="mgcc",
-        name="Table 5",
-        title="all selection ratios (rho_i, rho_t)",
-        note="The paper's times and memory are left out; Table 4 has them.",
-    ),
-    AblationTable(paper="mgcc", name="Table 6", title="aggregation of the patch-word similarity", note=_OWN_RATIOS),
-    AblationTable(
-        paper="mgcc",
-        name="tau",
-        title="temperature of the fusion; best at 0.01",
-        note="The appendix shows a plot, whose bar at 0.01 equals the rows without selection: so they are all without.",
-    ),
-    AblationTable(
-        paper="clip_reid",
-        name="Table 4",
-        title="baselines",
-        note="The other rows (BoT, AAformer, TransReID) are figures of other papers for other methods.",
-    ),
-    AblationTable(
-        paper="clip_reid",
-        name="Table 5",
-        title="one and two stages of training",
-        note="One-stage training is described in one sentence only; see `CLIPReIDConfig.training_mode` for how it is read here.",
-    ),
-    AblationTable(paper="clip_reid", name="Table 6", title="text terms of the second stage (ViT)"),
-    AblationTable(paper="clip_reid", name="Table 7", title="camera embedding and overlapping patches (ViT)"),
-    AblationTable(
-        paper="clip_reid",
-        name="M",
-        title="learned tokens per identity; best with 4",
-        note="The text names 1, 4 and 8, without figures.",
-    ),
-)
-"""All tables and figures that have rows."""
 
 
 def ablation_rows(

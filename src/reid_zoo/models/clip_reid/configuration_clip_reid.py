@@ -46,8 +46,9 @@ class CLIPReIDConfig(ReIDPreTrainedConfig):
         projection_dim (`int`, *optional*): Width E of the joint space; by default CLIP's, 512 (ViT) or 1024 (ResNet).
         sie_camera (`bool`, defaults to `False`): Side information embedding of the camera (Table 7; ViT only).
         sie_view (`bool`, defaults to `False`): The same of the viewpoint.
-        num_cameras (`int`, defaults to 1): Cameras of the training split; ids are 0…num_cameras-1.
-        num_views (`int`, defaults to 1): Viewpoints of the training split.
+        num_cameras (`int`, defaults to 0): Cameras of the training split, needed with `sie_camera`; ids are
+            0…num_cameras-1.
+        num_views (`int`, defaults to 0): Viewpoints of the training split, needed with `sie_view`.
         sie_coef (`float`, defaults to 1.0): λ, factor on the side information [16].
         sie_tokens (`str`, defaults to `"cls"`): Add it to the class token only, or to `"all"` tokens (Table 7) [17].
         neck_feature (`str`, defaults to `"before"`): Retrieve with the features before or `"after"` the batch norms [20].
@@ -82,8 +83,8 @@ class CLIPReIDConfig(ReIDPreTrainedConfig):
     projection_dim: int | None = None
     sie_camera: bool = False
     sie_view: bool = False
-    num_cameras: int = 1
-    num_views: int = 1
+    num_cameras: int = 0
+    num_views: int = 0
     sie_coef: float | int = 1.0
     sie_tokens: str = "cls"
     neck_feature: str = "before"
@@ -141,7 +142,7 @@ class CLIPReIDConfig(ReIDPreTrainedConfig):
             "prompt_object": ("person", "vehicle"),
         }.items():
             check_choice(owner, name, getattr(self, name), choices)
-        for name in ("num_cameras", "num_views", "num_classes", "projection_dim", "num_context_tokens"):
+        for name in ("num_classes", "projection_dim", "num_context_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{owner}.{name} is {getattr(self, name)}, but must be at least 1.")
         for name in ("id_loss_weight", "triplet_loss_weight", "i2t_loss_weight"):
@@ -156,7 +157,7 @@ class CLIPReIDConfig(ReIDPreTrainedConfig):
                 f"{owner}: sie_camera and sie_view need backbone='vit_b16'; a ResNet has no class token to add to."
             )
         for flag, count in (("sie_camera", "num_cameras"), ("sie_view", "num_views")):
-            if getattr(self, flag) and getattr(self, count) < 2:
+            if getattr(self, flag) and getattr(self, count) < 1:
                 raise ConfigurationError(f"{owner}.{flag} needs {count}, the number of them in the training split.")
         assert self.text_loss_terms is not None
         terms = list(self.text_loss_terms)
@@ -191,6 +192,11 @@ class CLIPReIDConfig(ReIDPreTrainedConfig):
     def uses_text(self) -> bool:
         """Whether training has prompts and a text tower."""
         return self.training_mode != "baseline"
+
+    @property
+    def num_training_stages(self) -> int:
+        """The prompts come first with `training_mode="two_stage"`."""
+        return 2 if self.training_mode == "two_stage" else 1
 
     @property
     def uses_side_information(self) -> bool:

@@ -1,0 +1,142 @@
+"""`reid-zoo evaluate` and `reid-zoo compare` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+import yaml
+
+from reid_zoo.cli.main import main
+from reid_zoo.processor_building import build_processor
+from tiny_benchmarks import write_folders, write_vehicleid
+from tiny_clip_reid_models import build as build_clip_reid
+from tiny_models import draw_people, save_tiny_model
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def run(monkeypatch, capfd):
+    """Run the command line in this process: `run("evaluate", ...)` → (exit status, stdout, stderr lines)."""
+
+    def call(*arguments: object) -> tuple[int, str, list[str]]:
+        monkeypatch.setattr(sys, "argv", ["reid-zoo", *map(str, arguments)])
+        capfd.readouterr()
+        status = 0
+        try:
+            main()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        out, err = capfd.readouterr()
+        return status, out, err.splitlines()
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    return draw_people(tmp_path_factory.mktemp("people"), identities=9, images=2, test_identities=6)
+
+
+@pytest.fixture(scope="module")
+def image_model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "clip-reid"
+    model = build_clip_reid()
+    model.save_pretrained(folder)
+    build_processor(model.config).save_pretrained(folder)
+    return folder
+
+
+def test_captions_are_evaluated_with_intervals_and_a_report(run, model, people, tmp_path):
+    command = ["evaluate", model, "--dataset", "cuhk-pedes", "--data-root", people, "--no-progress"]
+    status, out, _ = run(*command, "--json", "--report", tmp_path / "report", "--robustness")
+    found = json.loads(out)
+    assert status == 0
+    assert found["protocol"] == "text-to-image"
+    assert found["intervals"]["R1"][0] <= found["metrics"]["R1"] <= found["intervals"]["R1"][1]
+    assert [point["fraction"] for point in found["robustness"]] == [0, 0.25, 0.5, 0.75, 1]
+    assert found["robustness"][0]["metrics"]["mAP"] == pytest.approx(found["metrics"]["mAP"], abs=0.1)
+    assert {"report.json", "robustness.png", "robustness.json"} <= {p.name for p in (tmp_path / "report").iterdir()}
+    status, out, _ = run(*command, "--protocol", "image-to-text")
+    assert status == 0
+    assert "image-to-text" in out
+    assert "95 %" in out
+
+
+def test_reports_are_compared(run, model, people, tmp_path):
+    other = save_tiny_model(tmp_path / "other", seed=3)
+    for name, folder in (("a", model), ("b", other)):
+        command = ["evaluate", folder, "--dataset", "cuhk-pedes", "--data-root", people, "--no-progress"]
+        assert run(*command, "--report", tmp_path / name)[0] == 0
+    status, out, _ = run("compare", tmp_path / "a", tmp_path / "b", "--output", tmp_path / "both", "--json")
+    assert status == 0
+    assert [entry["name"] for entry in json.loads(out)["runs"]] == ["tiny", "other"]
+    assert (tmp_path / "both" / "cmc.png").is_file()
+    assert "(p " in run("compare", tmp_path / "a", tmp_path / "b")[1]
+    status, _, lines = run("compare", tmp_path / "a")
+    assert (status, lines[-1]) == (1, "reid-zoo: error: a comparison needs at least two reports.")
+    assert "is no report" in run("compare", tmp_path / "a", tmp_path)[2][-1]
+
+
+def test_images_are_evaluated_by_camera(run, image_model, tmp_path):
+    market = write_folders(
+        tmp_path / "Market-1501-v15.09.15",
+        {
+            "bounding_box_train": ("0002_c1s1_000451_03.jpg",),
+            "query": ("0001_c1s1_001051_00.jpg", "0003_c2s1_000001_00.jpg"),
+            "bounding_box_test": (
+                "0001_c2s1_000301_00.jpg",
+                "0001_c1s1_000302_00.jpg",
+                "0003_c3s1_000002_00.jpg",
+                "0000_c1s1_000151_01.jpg",
+            ),
+        },
+    )
+    command = ["evaluate", image_model, "--dataset", "market-1501", "--data-root", market, "--no-progress", "--json"]
+    status, out, _ = run(*command, "--report", tmp_path / "report")
+    found = json.loads(out)
+    assert status == 0
+    assert (found["protocol"], found["num_queries"], found["num_gallery_images"]) == ("image-to-image", 2, 4)
+    assert (tmp_path / "report" / "worst.png").is_file()
+    status, out, _ = run(*command, "--rerank", "--set", "views=1")
+    assert status == 1
+    status, out, _ = run(*command, "--rerank")
+    assert json.loads(out)["reranked"] is True
+
+
+def test_vehicleid_is_evaluated_in_trials(run, image_model, tmp_path):
+    root = write_vehicleid(tmp_path / "VehicleID_V1.0")
+    command = ["evaluate", image_model, "--dataset", "vehicleid", "--data-root", root, "--no-progress"]
+    status, out, _ = run(*command, "--json")
+    found = json.loads(out)
+    assert status == 0
+    assert (found["num_trials"], found["num_gallery_images"], found["num_queries"]) == (10, 3, 3)
+    assert "10 trials" in run(*command)[1]
+
+
+def test_training_on_a_set_that_shares_images_is_said(run, model, people, tmp_path, monkeypatch):
+    (model / "recipe.yaml").write_text(yaml.safe_dump({"dataset": "market-1501"}))
+    command = ["evaluate", model, "--dataset", "cuhk-pedes", "--data-root", people, "--no-progress"]
+    status, _, lines = run(*command)
+    assert status == 0
+    assert any("Market-1501 and CUHK-PEDES both hold images" in line for line in lines)
+    (model / "recipe.yaml").unlink()
+
+
+def test_wrong_options_are_named(run, model, image_model, people, tmp_path):
+    command = ["evaluate", model, "--dataset", "cuhk-pedes", "--data-root", people, "--no-progress"]
+    assert "give --report FOLDER" in run(*command, "--robustness")[2][-1]
+    (tmp_path / "file").write_text("")
+    assert "is a file" in run(*command, "--report", tmp_path / "file")[2][-1]
+    assert "protocol is 'i2t'" in run(*command, "--protocol", "i2t")[2][-1]
+    assert "re-ranking" in run(*command, "--rerank")[2][-1]
+    images_only = ["evaluate", image_model, "--dataset", "cuhk-pedes", "--data-root", people, "--no-progress"]
+    assert "takes images only" in run(*images_only)[2][-1]

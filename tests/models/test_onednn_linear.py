@@ -1,0 +1,75 @@
+"""Linear layers by oneDNN."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from reid_zoo.models.onednn_linear import OneDNNLinear, use_onednn
+
+torch.set_num_threads(1)
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}  # another order of summation
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(3, 50, 24), (130, 24), (2, 3, 24)])  # the last one: too few rows, torch's own
+def test_values_and_gradients_are_torchs(shape, bias):
+    torch.manual_seed(0)
+    layer, states = OneDNNLinear(24, 16, bias=bias), torch.randn(shape, requires_grad=True)
+    assert layer.takes_onednn(states) == (torch.backends.mkldnn.is_available() and states.numel() >= 64 * 24)
+    results = layer(states), functional.linear(states, layer.weight, layer.bias)
+    torch.testing.assert_close(*results, **CLOSE)
+    weights = torch.linspace(-1, 1, results[0].numel()).view_as(results[0])
+    found, expected = (
+        torch.autograd.grad((result * weights).sum(), [states, *layer.parameters()]) for result in results
+    )
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, **CLOSE)
+
+
+def test_strided_inputs_and_frozen_weights():
+    torch.manual_seed(0)
+    layer = OneDNNLinear(24, 16)
+    layer.weight.requires_grad_(False)
+    states = torch.randn(24, 100, requires_grad=True)
+    layer(states.T).sum().backward()
+    assert layer.weight.grad is None
+    torch.testing.assert_close(states.grad, layer.weight.sum(dim=0)[:, None].expand(24, 100), **CLOSE)
+
+
+def test_other_precisions_are_torchs():
+    layer = OneDNNLinear(24, 16)
+    states = torch.randn(100, 24)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(states).dtype == torch.bfloat16
+    assert layer.double()(states.double()).dtype == torch.float64
+
+
+def test_plain_layers_are_turned_in_place_and_adapters_left_alone():
+    class Adapter(nn.Linear):
+        pass
+
+    model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), Adapter(4, 4))
+    state, parameters = model.state_dict(), list(model.parameters())
+    use_onednn(model)
+    assert [type(module) for module in model] == [OneDNNLinear, nn.LayerNorm, Adapter]
+    assert model.state_dict().keys() == state.keys()
+    assert all(now is then for now, then in zip(model.parameters(), parameters, strict=True))
+    use_onednn(model)  # again: nothing happens
+    assert type(model[0]) is OneDNNLinear
+
+
+def test_models_can_be_copied_and_stored():
+    model = nn.Sequential(nn.Linear(24, 16))
+    use_onednn(model)
+    stored = io.BytesIO()
+    torch.save(model, stored)
+    stored.seek(0)
+    states = torch.randn(100, 24)
+    for other in (copy.deepcopy(model), torch.load(stored, weights_only=False)):
+        torch.testing.assert_close(other(states), model(states), rtol=0, atol=0)
