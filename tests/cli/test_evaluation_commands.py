@@ -10,10 +10,12 @@ import torch
 import yaml
 
 from reid_zoo.cli.main import main
+from reid_zoo.models.mgcc.modeling_mgcc import MGCCModel
 from reid_zoo.processor_building import build_processor
 from tiny_benchmarks import write_folders, write_vehicleid
 from tiny_clip_reid_models import build as build_clip_reid
-from tiny_models import draw_people, save_tiny_model
+from tiny_mgcc import build_mgcc
+from tiny_models import MAX_TEXT_LENGTH, draw_people, save_tiny_model, tiny_processor
 
 torch.set_num_threads(1)
 
@@ -140,3 +142,22 @@ def test_wrong_options_are_named(run, model, image_model, people, tmp_path):
     assert "re-ranking" in run(*command, "--rerank")[2][-1]
     images_only = ["evaluate", image_model, "--dataset", "cuhk-pedes", "--data-root", people, "--no-progress"]
     assert "takes images only" in run(*images_only)[2][-1]
+
+
+def test_two_stages_say_what_the_first_one_loses(run, model, people, tmp_path):
+    late = build_mgcc(MGCCModel, text_config={"vocab_size": 200, "max_position_embeddings": MAX_TEXT_LENGTH})
+    late.save_pretrained(tmp_path / "late")
+    tiny_processor().save_pretrained(tmp_path / "late")
+    command = ["--dataset", "cuhk-pedes", "--data-root", people, "--no-progress", "--json"]
+    exact = json.loads(run("evaluate", tmp_path / "late", *command)[1])
+    everything = json.loads(run("evaluate", tmp_path / "late", *command, "--candidates", 1000)[1])
+    assert everything["metrics"] == pytest.approx(exact["metrics"], abs=0.1)
+    assert (everything["positive_recall"], everything["query_recall"]) == (100, 100)
+    few = json.loads(run("evaluate", tmp_path / "late", *command, "--candidates", 2)[1])
+    assert few["positive_recall"] < 100
+    status, out, _ = run("evaluate", tmp_path / "late", *command[:-1], "--candidates", 2)
+    assert status == 0
+    assert "the first stage keeps" in out
+    assert "ranks by its vectors alone" in run("evaluate", model, *command, "--candidates", 2)[2][-1]
+    error = run("evaluate", tmp_path / "late", *command, "--candidates", 2, "--report", tmp_path / "r")[2][-1]
+    assert "leave --report" in error

@@ -33,6 +33,13 @@ def evaluate(
     rerank: Annotated[
         bool, typer.Option("--rerank", help="Re-rank with k-reciprocal neighbours (image-to-image).")
     ] = False,
+    candidates: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Late interaction (MGCC): compare tokens with this many images per sentence only; says what is lost.",
+        ),
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(help="Folder for tables, plots and ranked lists; `reid-zoo compare` reads it.")
     ] = None,
@@ -73,6 +80,13 @@ def evaluate(
     trials = _vehicle_trials(records)
     if trials:
         _evaluate_trials(encoder, records, batch_size, progress, as_json, model, split)
+        return
+    if candidates is not None:
+        if report is not None or protocol is not None or rerank:
+            raise ConfigurationError(
+                "--candidates measures the two stages alone; leave --report, --protocol and --rerank out."
+            )
+        _evaluate_two_stages(encoder, records, candidates, batch_size, progress, as_json, model, split)
         return
     run = run_evaluation(
         encoder,
@@ -185,6 +199,45 @@ def _evaluate_trials(
         )
         return
     print(f"{model} on {records.label} ({split}): {found}")
+
+
+def _evaluate_two_stages(
+    encoder: PersonEncoder,
+    records: PersonDataset,
+    candidates: int,
+    batch_size: int,
+    progress: bool,
+    as_json: bool,
+    model: str,
+    split: str,
+) -> None:
+    from ..evaluation.protocols import evaluate_in_two_stages
+
+    found = evaluate_in_two_stages(
+        encoder, records, num_candidates=candidates, batch_size=batch_size, progress=progress
+    )
+    if as_json:
+        console.print_json(
+            {
+                "model": model,
+                "dataset": records.label,
+                "split": split,
+                "protocol": "text-to-image, two stages",
+                "num_candidates": candidates,
+                "metrics": {name: round(value, 4) for name, value in found.metrics.as_dict().items()},
+                "positive_recall": round(found.positive_recall, 4),
+                "query_recall": round(found.query_recall, 4),
+                "num_queries": found.metrics.num_queries,
+                "num_gallery_images": found.metrics.num_gallery,
+                "num_skipped_queries": found.metrics.num_skipped_queries,
+            }
+        )
+        return
+    print(f"{model} on {records.label} ({split}), {candidates} candidates per sentence: {found.metrics}")
+    print(
+        f"the first stage keeps {found.positive_recall:.2f} % of the right images, and at least one for "
+        f"{found.query_recall:.2f} % of the sentences"
+    )
 
 
 def _measure_robustness(
