@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
-__all__ = ["ConversionReport"]
+from ..checkpoint_files import unwrap
+from ..errors import CheckpointError
+
+__all__ = ["ConversionReport", "naming_missing_weights"]
+
+
+@contextmanager
+def naming_missing_weights() -> Iterator[None]:
+    """Turn the `KeyError` for a weight that a size is read from into a `CheckpointError` that names it."""
+    try:
+        yield
+    except KeyError as error:
+        raise CheckpointError(f"the checkpoint lacks weights that its sizes are read from: {error.args[0]}.") from error
 
 
 @dataclass
@@ -31,6 +45,17 @@ class ConversionReport:
     def leave_out(self, key: str, reason: str) -> None:
         """Note that an official key is not needed."""
         self.left_out[key] = reason
+
+    def read_network(self, content: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The network's tensors of a checkpoint in float32, without wrapping and `module.`; what is beside them is noted."""
+        state, beside = unwrap(content)
+        for key in beside:
+            self.leave_out(key, "not part of the network")
+        return self.to_float32(state)
+
+    def count_converted(self, state: Mapping[str, Tensor]) -> None:
+        """Note how many of the network's tensors were not left out."""
+        self.num_converted = sum(key not in self.left_out for key in state)
 
     def to_float32(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The same tensors with floating-point ones in float32; half precision is noted."""

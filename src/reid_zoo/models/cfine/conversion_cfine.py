@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...checkpoint_files import unwrap
 from ...errors import CheckpointError
-from ..conversion_report import ConversionReport
+from ..conversion_report import ConversionReport, naming_missing_weights
 from ..encoders.position_grid import square_grid
 from ..encoders.tower_weights import (
     convert_imagenet_vision,
@@ -198,12 +198,10 @@ def convert_checkpoint(
     for key in beside:
         report.leave_out(key, "not part of the network")
     state = report.to_float32(state)
-    try:
+    with naming_missing_weights():
         config = infer_config(state, **overrides)
-    except KeyError as error:
-        raise CheckpointError(f"the checkpoint lacks weights that its sizes are read from: {error.args[0]}.") from error
     if config.gld_tie_layers:
         _check_copies(state)
     converted = convert_state_dict(state, report, tie_layers=config.gld_tie_layers)
-    report.num_converted = sum(key not in report.left_out for key in state)
+    report.count_converted(state)
     return config, converted, report

@@ -8,9 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ...checkpoint_files import unwrap
 from ...errors import CheckpointError
-from ..conversion_report import ConversionReport
+from ..conversion_report import ConversionReport, naming_missing_weights
 from ..encoders.clip_resnet_loading import convert_clip_resnet, infer_clip_resnet_sizes
 from ..encoders.text_tower_weights import convert_openai_clip_text, infer_clip_text_sizes
 from ..encoders.tower_weights import convert_openai_clip_vision, infer_vision_sizes, rename
@@ -186,15 +185,10 @@ def convert_checkpoint(
         content: The file's dictionary, wrapped or bare, with or without `module.`, in any floating-point precision.
         overrides: See `infer_config`.
     """
-    state, beside = unwrap(content)
     report = ConversionReport(method="clip_reid")
-    for key in beside:
-        report.leave_out(key, "not part of the network")
-    state = report.to_float32(state)
-    try:
+    state = report.read_network(content)
+    with naming_missing_weights():
         config = infer_config(state, **overrides)
-    except KeyError as error:
-        raise CheckpointError(f"the checkpoint lacks weights that its sizes are read from: {error.args[0]}.") from error
     converted = convert_state_dict(state, report, config=config)
-    report.num_converted = sum(key not in report.left_out for key in state)
+    report.count_converted(state)
     return config, converted, report

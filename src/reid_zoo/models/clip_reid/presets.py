@@ -4,27 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..tiny_tower_fields import TINY_CLIP_TEXT, TINY_VISION
+
 __all__ = ["CLIP_REID_PRESETS"]
 
-_TINY_TEXT = {
-    "hidden_size": 128,
-    "intermediate_size": 256,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 20,
-}
+# Prompts are short.
+_TINY_TEXT = {**TINY_CLIP_TEXT, "max_position_embeddings": 20}
 
 CLIP_REID_PRESETS: dict[str, dict[str, Any]] = {
     # Learns from scratch on two CPU cores; 128 × 64 pixels, 129 tokens.
     "tiny": {
-        "vision_config": {
-            "hidden_size": 128,
-            "intermediate_size": 256,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "patch_size": 8,
-            "image_size": [128, 64],
-        },
+        "vision_config": TINY_VISION,
         "text_config": _TINY_TEXT,
         "projection_dim": 128,
     },

@@ -20,7 +20,7 @@ from ..clip_dual_encoder_conversion import (
     leftover_reason,
     part,
 )
-from ..conversion_report import ConversionReport
+from ..conversion_report import ConversionReport, naming_missing_weights
 from ..encoders.position_grid import resample_position_grid, square_grid
 from ..encoders.text_tower_weights import convert_openai_clip_text, convert_transformers_clip_text, is_clip_text_key
 from ..encoders.tower_loading import OPENAI_MARKS
@@ -236,12 +236,10 @@ def convert_checkpoint(
     is_family = any(key.startswith(BASE) for key in state)
     activation = None if is_family else _activation(state, beside, overrides)
     state = report.to_float32(state)
-    try:
+    with naming_missing_weights():
         if is_family:
             config, converted = _convert_family(state, report, overrides)
         else:
             config, converted = _convert_clip(state, activation, report, overrides)
-    except KeyError as error:
-        raise CheckpointError(f"the checkpoint lacks weights that its sizes are read from: {error.args[0]}.") from error
-    report.num_converted = sum(key not in report.left_out for key in state)
+    report.count_converted(state)
     return config, converted | _new_probes(config), report

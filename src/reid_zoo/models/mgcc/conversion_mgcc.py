@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...checkpoint_files import read_checkpoint, unwrap
 from ...errors import CheckpointError, ConfigurationError
-from ..conversion_report import ConversionReport
+from ..conversion_report import ConversionReport, naming_missing_weights
 from ..encoders.position_grid import square_grid
 from ..encoders.text_tower_weights import convert_transformers_clip_text, infer_clip_text_sizes
 from ..encoders.tower_weights import convert_transformers_clip_vision, infer_vision_sizes, rename
@@ -274,11 +274,9 @@ def convert_checkpoint(
         what = f"{NUMBER_FILES[key]}: {value}" if key in NUMBER_FILES else "not part of the network"
         report.leave_out(key, what)
     state = report.to_float32(state)
-    try:
+    with naming_missing_weights():
         config = infer_config(state, **overrides)
-    except KeyError as error:
-        raise CheckpointError(f"the checkpoint lacks weights that its sizes are read from: {error.args[0]}.") from error
     _check_aliases(state)
     converted = convert_state_dict(state, report, config=config)
-    report.num_converted = sum(key not in report.left_out for key in state)
+    report.count_converted(state)
     return config, converted, report

@@ -8,8 +8,6 @@ from typing import Any
 
 from torch import Tensor
 
-from ...checkpoint_files import unwrap
-from ...errors import CheckpointError
 from ..clip_dual_encoder_conversion import (
     BASE,
     convert_cross_modal_branch,
@@ -18,7 +16,7 @@ from ..clip_dual_encoder_conversion import (
     infer_tower_fields,
     leftover_reason,
 )
-from ..conversion_report import ConversionReport
+from ..conversion_report import ConversionReport, naming_missing_weights
 from ..encoders.tower_weights import rename
 from .configuration_vfe_tps import VFETPSConfig
 
@@ -159,15 +157,10 @@ def convert_checkpoint(
         content: The file's dictionary, wrapped or bare, with or without `module.`, in any floating-point precision.
         overrides: See `infer_config`.
     """
-    state, beside = unwrap(content)
     report = ConversionReport(method="vfe_tps")
-    for key in beside:
-        report.leave_out(key, "not part of the network")
-    state = report.to_float32(state)
-    try:
+    state = report.read_network(content)
+    with naming_missing_weights():
         config = infer_config(state, **overrides)
-    except KeyError as error:
-        raise CheckpointError(f"the checkpoint lacks weights that its sizes are read from: {error.args[0]}.") from error
     converted = convert_state_dict(
         state,
         report,
@@ -175,5 +168,5 @@ def convert_checkpoint(
         mim_guidance=config.mim_guidance,
         mask_mode=config.mask_mode,
     )
-    report.num_converted = sum(key not in report.left_out for key in state)
+    report.count_converted(state)
     return config, converted, report

@@ -4,27 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..tiny_tower_fields import TINY_CLIP_TEXT, TINY_VISION
+
 __all__ = ["VFE_TPS_PRESETS"]
 
 VFE_TPS_PRESETS: dict[str, dict[str, Any]] = {
     # Learns from scratch on two CPU cores; 128 × 64 pixels, 129 tokens.
     "tiny": {
-        "vision_config": {
-            "hidden_size": 128,
-            "intermediate_size": 256,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "patch_size": 8,
-            "image_size": [128, 64],
-        },
-        "text_config": {
-            "vocab_size": 2000,
-            "hidden_size": 128,
-            "intermediate_size": 256,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "max_position_embeddings": 64,
-        },
+        "vision_config": TINY_VISION,
+        "text_config": TINY_CLIP_TEXT,
         "projection_dim": 128,
         "cross_modal_num_layers": 1,
         "cross_modal_num_attention_heads": 4,
