@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
+
+from reid_zoo.cli.main import main
 
 
 @pytest.fixture(autouse=True)
@@ -19,3 +23,21 @@ def _restore_library_logging(monkeypatch):
     logging.set_verbosity(verbosity)
     logging.enable_progress_bar()
     warnings.showwarning = show
+
+
+@pytest.fixture
+def run(monkeypatch, capfd):
+    """Run the command line in this process: `run("search", ...)` → (exit status, stdout, stderr lines)."""
+
+    def call(*arguments: object) -> tuple[int, str, list[str]]:
+        monkeypatch.setattr(sys, "argv", ["reid-zoo", *map(str, arguments)])
+        capfd.readouterr()
+        status = 0
+        try:
+            main()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        out, err = capfd.readouterr()
+        return status, out, err.strip().splitlines()
+
+    return call

@@ -9,8 +9,15 @@ import torch
 from PIL import Image
 
 from reid_zoo.data import load_dataset
-from reid_zoo.data.collators import ImageTextCollator, ImageTextPairs
+from reid_zoo.data.collators import (
+    EvaluationImages,
+    ImageCollator,
+    ImageTextCollator,
+    ImageTextPairs,
+    TrainingImages,
+)
 from reid_zoo.data.records import PersonDataset
+from reid_zoo.data.samplers import SeededIndex
 from reid_zoo.data.transforms import CaptionAugmentation, ImageAugmentation
 from reid_zoo.errors import DatasetError
 from tiny_models import IMAGE_SIZE, MAX_TEXT_LENGTH, draw_people, tiny_processor
@@ -68,7 +75,7 @@ def test_the_cache_reads_every_image_once(people, monkeypatch):
     for cache, times in ((True, 1), (False, 2)):
         read.clear()
         pairs = ImageTextPairs(people, tiny_processor(), STILL, cache_images=cache)
-        first, second = pairs[0]["pixels"], pairs[0]["pixels"]
+        first, second = pairs[0]["pixel_values"], pairs[0]["pixel_values"]
         assert torch.equal(first, second)
         assert len(read) == times
 
@@ -79,3 +86,54 @@ def test_records_without_identity_cannot_be_trained_on(people):
     )
     with pytest.raises(DatasetError, match="has no person_id"):
         ImageTextPairs(anonymous, tiny_processor(), STILL)
+
+
+LIVELY = ImageAugmentation(crop_padding=4, color_jitter=0.3, erase_probability=0.5, erase_fill="noise")
+
+
+def test_an_item_follows_from_its_seed_and_leaves_the_generator_alone(people):
+    swap = CaptionAugmentation(same_person_swap=0.5, word_dropout=0.3)
+    pairs = ImageTextPairs(people, tiny_processor(), LIVELY, swap)
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    first, second = pairs[SeededIndex(2, 11)], pairs[SeededIndex(2, 12)]
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(5)
+    again = pairs[SeededIndex(2, 11)]
+    assert torch.equal(first["pixel_values"], again["pixel_values"])
+    assert first["caption"] == again["caption"]
+    assert not torch.equal(first["pixel_values"], second["pixel_values"])
+
+
+def with_labels(people, cameras=True):
+    records = [
+        dataclasses.replace(record, captions=(), camera_id=index % 3 if cameras else None, view_id=index % 2)
+        for index, record in enumerate(people)
+    ]
+    return PersonDataset(records, name="mine", split="train", root=people.root)
+
+
+def test_images_need_no_captions(people):
+    images = TrainingImages(with_labels(people), tiny_processor(), STILL, labels=("camera_ids", "view_ids"))
+    assert len(images) == len(people)
+    assert images.person_label_of_items() == [people.person_labels()[record.person_id] for record in people]
+    batch = ImageCollator(image_ids=True)([images[index] for index in range(4)])
+    assert set(batch) == {"pixel_values", "person_labels", "camera_ids", "view_ids", "image_ids"}
+    assert batch["camera_ids"].tolist() == [0, 1, 2, 0]
+    assert batch["view_ids"].tolist() == [0, 1, 0, 1]
+    assert batch["image_ids"].tolist() == [0, 1, 2, 3]
+    assert batch["person_labels"].tolist() == images.person_label_of_items()[:4]
+    plain = ImageCollator()([TrainingImages(with_labels(people), tiny_processor(), STILL)[0]])
+    assert set(plain) == {"pixel_values", "person_labels"}
+
+
+def test_a_camera_that_is_needed_but_missing_is_named(people):
+    with pytest.raises(DatasetError, match=r"has no camera_id, but the model's side information needs camera_ids"):
+        TrainingImages(with_labels(people, cameras=False), tiny_processor(), labels=("camera_ids",))
+
+
+def test_evaluation_images_are_those_of_the_processor(people):
+    processor = tiny_processor()
+    images = EvaluationImages(people.records, processor)
+    expected = processor(images=[Image.open(record.image_path) for record in people], return_tensors="pt")
+    assert torch.equal(torch.stack([images[index] for index in range(len(images))]), expected["pixel_values"])

@@ -21,6 +21,8 @@ from reid_zoo.errors import ConfigurationError
 CAPTION = "A man walks. He wears a red coat; his shoes are black. Is that a bag?"
 SENTENCES = ["A man walks.", "He wears a red coat;", "his shoes are black.", "Is that a bag?"]
 SIZE = (48, 16)
+MEAN, STD = (0.48, 0.45, 0.4), (0.27, 0.26, 0.28)
+STILL = ImageAugmentation(horizontal_flip=0.0)
 
 words = st.lists(st.text(st.characters(categories=["L", "P"]), min_size=1, max_size=8), min_size=1, max_size=20)
 
@@ -142,6 +144,88 @@ def test_erasing_fills_one_grey_rectangle(person):
 def test_jitter_varies_from_image_to_image(person, options):
     result = augmented(person, 20, **options)
     assert len({tuple(image.flatten().tolist()) for image in result}) > 2
+
+
+def normalized(person: Image.Image, count: int = 200, **options) -> torch.Tensor:
+    torch.manual_seed(0)
+    settings = ImageAugmentation(**{"horizontal_flip": 0.0, "erase_probability": 1.0, **options})
+    transform = build_image_augmentation(settings, SIZE, Image.Resampling.BILINEAR, MEAN, STD)
+    pixels = transform.resize(person)
+    clean = (pixels / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    torch.testing.assert_close(build_image_augmentation(STILL, SIZE, 2, MEAN, STD).normalize(pixels), clean)
+    return torch.stack([transform.normalize(transform(pixels)) for _ in range(count)]) - clean
+
+
+def test_noise_is_drawn_for_every_pixel_and_channel_behind_the_normalisation(person):
+    """CLIP-ReID spec, section 9: one rectangle of 2 % to a third of the area, standard normal noise."""
+    torch.manual_seed(0)
+    options = {"erase_fill": "noise", "erase_scale": (0.02, 1 / 3), "erase_ratio": (0.3, 1 / 0.3)}
+    settings = ImageAugmentation(horizontal_flip=0.0, erase_probability=1.0, **options)
+    transform = build_image_augmentation(settings, SIZE, Image.Resampling.BILINEAR, MEAN, STD)
+    pixels = transform.resize(person)
+    clean = build_image_augmentation(STILL, SIZE, 2, MEAN, STD).normalize(pixels)
+    values = torch.stack([transform.normalize(transform(pixels)) for _ in range(300)])
+    erased = values != clean
+    assert torch.equal(erased[:, 0], erased[:, 1])
+    noise = values[erased]
+    # 300 rectangles of some hundred numbers: far within 5 standard errors
+    assert noise.mean().item() == pytest.approx(0.0, abs=0.02)
+    assert noise.std().item() == pytest.approx(1.0, abs=0.02)
+    shares = erased[:, 0].flatten(1).float().mean(dim=1)
+    # Height and width are rounded to whole pixels.
+    assert shares[shares > 0].min() > 0.01
+    assert shares.max() < 0.37
+    for mask in erased[:20, 0]:
+        rows, columns = mask.any(dim=1), mask.any(dim=0)
+        assert int(mask.sum()) == int(rows.sum()) * int(columns.sum()), "one rectangle"
+
+
+def test_the_released_fill_of_irra_is_the_mean_in_normalised_units(person):
+    change = normalized(person, 1, erase_fill="normalized_mean", erase_scale=(0.3, 0.3), erase_ratio=(1.0, 1.0))[0]
+    assert (change != 0).any()
+    torch.manual_seed(0)
+    settings = ImageAugmentation(
+        horizontal_flip=0.0,
+        erase_probability=1.0,
+        erase_fill="normalized_mean",
+        erase_scale=(0.3, 0.3),
+        erase_ratio=(1.0, 1.0),
+    )
+    transform = build_image_augmentation(settings, SIZE, Image.Resampling.BILINEAR, MEAN, STD)
+    values = transform.normalize(transform(transform.resize(person)))
+    erased = (change != 0).all(dim=0)
+    for channel, mean in enumerate(MEAN):
+        assert torch.equal(values[channel][erased], torch.full((int(erased.sum()),), mean))
+
+
+def test_training_may_resize_otherwise_than_evaluation(person):
+    noisy = Image.effect_noise((32, 96), 80).convert("RGB")
+    bilinear, bicubic = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
+    own = build_image_augmentation(ImageAugmentation(resize_interpolation="bicubic"), SIZE, bilinear).resize(noisy)
+    default = build_image_augmentation(ImageAugmentation(), SIZE, bilinear).resize(noisy)
+    assert torch.equal(own, build_image_augmentation(ImageAugmentation(), SIZE, bicubic).resize(noisy))
+    assert not torch.equal(own, default)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"erase_fill": "grey"}, "erase_fill is 'grey', but must be one of 'color', 'noise', 'normalized_mean'"),
+        ({"erase_ratio": (2.0, 1.0)}, r"erase_ratio is \[2.0, 1.0\], but must be \[smallest, largest\] above 0"),
+        ({"resize_interpolation": "nearest"}, "resize_interpolation is 'nearest', but must be one of"),
+    ],
+)
+def test_wrong_settings_of_erasing_and_resizing_are_named(options, message):
+    with pytest.raises(ConfigurationError, match=message):
+        ImageAugmentation(**options)
+
+
+def test_black_borders_of_the_crop(person):
+    result = augmented(Image.new("RGB", (32, 96), (200, 200, 200)), crop_padding=4, crop_fill="black")
+    black = (result == 0).all(dim=1)
+    assert black.any()
+    offsets = black[:, :, 8].sum(dim=1)  # rows of border in the middle column
+    assert set(offsets.tolist()) == set(range(5)), "the crop moves by up to the padding"
 
 
 def test_colour_jitter_keeps_the_hue(person):

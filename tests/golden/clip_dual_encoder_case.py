@@ -102,11 +102,17 @@ def assert_manifest_is_consumed(
 
 
 def assert_optimizer_groups(
-    groups_file: Path, shapes: dict, method: str, infer_config: Callable, convert: Callable, model_class: type
+    groups_file: Path,
+    shapes: dict,
+    method: str,
+    infer_config: Callable,
+    convert: Callable,
+    model_class: type,
+    recipe_name: str | None = None,
 ) -> None:
-    """The method's recipe gives every parameter the learning-rate factor and weight decay of the official code."""
+    """A recipe of the method gives every parameter the learning-rate factor and weight decay of the official code."""
     expected = json.loads(groups_file.read_text())
-    recipe = load_recipe(f"{method}-cuhk-pedes")
+    recipe = load_recipe(recipe_name or f"{method}-cuhk-pedes")
     settings = recipe.optimization
     assert settings.optimizer == "adam"  # decay added to the gradient
     assert list(settings.betas) == expected["adam"]["betas"]

@@ -55,3 +55,11 @@ def test_bad_arguments_are_explained():
         MaskedImageModelingLoss(PATCH, "l2")
     with pytest.raises(ConfigurationError, match=r"mask of \(2, 3\) patches of 2 pixels does not cover .* \(8, 12\)"):
         MaskedImageModelingLoss(2)(images(0), images(1), mask())
+
+
+@pytest.mark.parametrize("form", ["l1", "normalized_mse"])
+def test_parts_of_a_batch_add_up(form):
+    loss, given = MaskedImageModelingLoss(PATCH, form), (images(1), images(0), mask())
+    parts = [loss.totals(*(value[row : row + 1] for value in given)) for row in range(2)]
+    joint = loss.reduce(parts[0][0] + parts[1][0], parts[0][1] + parts[1][1])
+    torch.testing.assert_close(joint, loss(*given))

@@ -33,3 +33,12 @@ def test_accuracy_is_the_share_of_masked_words_found():
     logits = torch.eye(5)[torch.tensor([[1, 2, 3], [4, 0, 1]])]
     labels = torch.tensor([[1, 0, 2], [4, 0, 0]])
     torch.testing.assert_close(MaskedLanguageModelingLoss().accuracy(logits, labels), torch.tensor(2 / 3))
+
+
+def test_parts_of_a_batch_add_up():
+    logits = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
+    labels, loss = torch.tensor([[0, 4, 0], [2, 0, 1]]), MaskedLanguageModelingLoss()
+    for function, whole in ((loss.totals, loss), (loss.correct, loss.accuracy)):
+        parts = [function(logits[row : row + 1], labels[row : row + 1]) for row in range(2)]
+        joint = loss.reduce(parts[0][0] + parts[1][0], parts[0][1] + parts[1][1])
+        torch.testing.assert_close(joint, whole(logits, labels))

@@ -39,3 +39,12 @@ def test_an_empty_sentence_is_not_a_division_by_zero():
 def test_a_bad_constant_is_named():
     with pytest.raises(ConfigurationError, match=r"TokenAlignmentLoss\.epsilon is 0"):
         TokenAlignmentLoss(epsilon=0)
+
+
+def test_sentences_can_be_compared_with_all_images_one_after_the_other():
+    generator = torch.Generator().manual_seed(0)
+    patches, words = torch.randn(3, 4, 5, generator=generator), torch.randn(3, 6, 5, generator=generator)
+    ids = torch.tensor([[8, 1, 2, 9, 0, 0], [8, 3, 9, 0, 0, 0], [8, 1, 2, 3, 4, 9]])
+    labels, loss = torch.tensor([0, 1, 0]), TokenAlignmentLoss()
+    rows = [loss.logits(patches, words[row : row + 1], ids[row : row + 1]) for row in range(3)]
+    torch.testing.assert_close(loss.divergence(torch.cat(rows), labels), loss(patches, words, ids, labels))

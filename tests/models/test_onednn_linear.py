@@ -10,7 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from reid_zoo.models.onednn_linear import OneDNNLinear, use_onednn
+from reid_zoo.models import onednn_linear
+from reid_zoo.models.onednn_linear import OneDNNLinear, onednn_is_faster, use_onednn
+from reid_zoo.training import ReIDTrainer, ReIDTrainingArguments, load_recipe
+from tiny_models import tiny_model
 
 torch.set_num_threads(1)
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}  # another order of summation
@@ -73,3 +76,33 @@ def test_models_can_be_copied_and_stored():
     states = torch.randn(100, 24)
     for other in (copy.deepcopy(model), torch.load(stored, weights_only=False)):
         torch.testing.assert_close(other(states), model(states), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("processor", "expected"), [("AuthenticAMD", True), ("GenuineIntel", False)])
+def test_only_processors_of_amd_are_better_off(monkeypatch, tmp_path, processor, expected):
+    for name in ("mkl", "mkldnn"):
+        monkeypatch.setattr(f"torch.backends.{name}.is_available", lambda: True)
+    described = tmp_path / "cpuinfo"
+    monkeypatch.setattr(onednn_linear, "Path", lambda name: described)
+    monkeypatch.setattr(onednn_linear.platform, "processor", lambda: f"AMD64 Family 25 Model 1, {processor}")
+    onednn_is_faster.cache_clear()
+    try:
+        assert onednn_is_faster() is expected  # elsewhere than on Linux
+        described.write_text(f"processor : 0\nvendor_id : {processor}\n")
+        onednn_is_faster.cache_clear()
+        assert onednn_is_faster() is expected
+        monkeypatch.setattr("torch.backends.mkl.is_available", lambda: False)
+        onednn_is_faster.cache_clear()
+        assert onednn_is_faster() is False
+    finally:
+        onednn_is_faster.cache_clear()
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_the_trainer_takes_it_where_it_is_faster(tmp_path, monkeypatch, faster):
+    monkeypatch.setattr("reid_zoo.training.trainer.onednn_is_faster", lambda: faster)
+    arguments = ReIDTrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
+    model = tiny_model()
+    ReIDTrainer(model, arguments, optimization=load_recipe("cfine-tiny").optimization)
+    kinds = {type(module) for module in model.modules() if isinstance(module, nn.Linear)}
+    assert kinds == {OneDNNLinear if faster else nn.Linear}

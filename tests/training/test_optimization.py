@@ -91,6 +91,12 @@ def test_milestones_multiply_once_each():
     )
 
 
+def test_epochs_may_differ_in_length():
+    schedule = LearningRateSchedule(kind="multistep", milestones=(1, 2), gamma=0.1)
+    factor = learning_rate_factor(schedule, 3, 3, epoch_ends=(2, 6, 7))
+    assert [factor(step) for step in range(8)] == pytest.approx([1.0] * 2 + [0.1] * 4 + [0.01] * 2)
+
+
 def adam_groups(recipe: str, model: nn.Module) -> dict[str, tuple[float, float]]:
     """Parameter → (rate relative to the towers', weight decay) as the recipe optimises it."""
     settings = load_recipe(recipe).optimization
@@ -203,7 +209,11 @@ def test_a_parameter_without_a_group_and_a_group_without_parameters_are_errors()
 @pytest.mark.parametrize(("kind", "expected"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
 def test_optimizer_kinds(kind, expected):
     groups = (ParameterGroup(name="all", learning_rate=1.0),)
-    assert type(build_optimizer(nn.Linear(1, 1), kind, groups, (0.9, 0.999), 1e-8)) is expected
+    optimizer = build_optimizer(nn.Linear(1, 1), kind, groups, (0.9, 0.999), 1e-8)
+    assert type(optimizer) is expected
+    assert optimizer.defaults["fused"] is True
+    with torch.device("meta"):  # what fused kernels do not know is left to torch
+        assert build_optimizer(nn.Linear(1, 1), kind, groups, (0.9, 0.999), 1e-8).defaults["fused"] is None
 
 
 def test_unknown_kinds_are_refused():

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from reid_zoo.data import BENCHMARKS
 from reid_zoo.errors import RecipeError
+from reid_zoo.models.registry import get_method
+from reid_zoo.models.reported_results import REPORTED_RESULTS
 from reid_zoo.training.recipe import Recipe, list_recipes, load_recipe
 
 
@@ -15,7 +20,7 @@ def test_every_recipe_of_the_package_loads_and_bears_its_name(name):
     assert recipe.name == name
     assert name.startswith(f"{recipe.method}-")
     assert recipe.description
-    assert bool(recipe.aims_at) == (not name.endswith("-tiny"))
+    assert bool(recipe.aims_at) == ("-tiny" not in name)
 
 
 def test_published_cfine_recipe_is_the_official_one():
@@ -26,7 +31,7 @@ def test_published_cfine_recipe_is_the_official_one():
     assert recipe.optimization.parameter_groups[0].weight_decay == 4e-5
     assert [group.weight_decay for group in recipe.optimization.parameter_groups[1:]] == [0.0, 0.0]
     assert recipe.optimization.max_grad_norm == 0.0
-    assert recipe.processor.image_size == (224, 224)
+    assert recipe.optimization.drop_last
     assert recipe.augmentation.horizontal_flip == 0.5
     assert recipe.augmentation.erase_probability == recipe.augmentation.crop_padding == 0
 
@@ -95,3 +100,131 @@ def test_a_recipe_file_of_ones_own(tmp_path):
         load_recipe(path)
     with pytest.raises(RecipeError, match="no recipe file"):
         load_recipe(tmp_path / "other.yaml")
+
+
+def write(folder, name, text):
+    path = folder / f"{name}.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_recipe_holds_only_what_differs_from_the_one_it_extends(tmp_path):
+    write(
+        tmp_path,
+        "base",
+        """
+name: base
+description: base
+method: clip_reid
+aims_at: figures
+dataset_options: {check_images: false}
+model: {config: {sie_coef: 2.0, neck_feature: after}}
+stage_one: {num_epochs: 3}
+optimization:
+  batch_size: 64
+  schedule: {kind: multistep, milestones: [1, 2]}
+""",
+    )
+    path = write(
+        tmp_path,
+        "child",
+        """
+extends: base.yaml
+name: child
+description: child
+dataset_options: null
+model: {config: {neck_feature: before}}
+stage_one: null
+optimization:
+  schedule: {milestones: [5]}
+""",
+    )
+    recipe = load_recipe(path, ["optimization.batch_size=8"])
+    assert (recipe.name, recipe.method, recipe.aims_at) == ("child", "clip_reid", "figures")
+    assert recipe.model.config == {"sie_coef": 2.0, "neck_feature": "before"}
+    assert recipe.stage_one is None
+    assert recipe.dataset_options == {}
+    assert recipe.optimization.batch_size == 8
+    assert (recipe.optimization.schedule.kind, recipe.optimization.schedule.milestones) == ("multistep", (5,))
+
+
+def test_a_recipe_of_ones_own_may_extend_one_of_the_package(tmp_path):
+    path = write(tmp_path, "mine", "extends: cfine-tiny\nname: mine\ndescription: mine\nseed: 3\n")
+    mine, theirs = load_recipe(path), load_recipe("cfine-tiny")
+    assert mine.seed == 3
+    assert mine.optimization == theirs.optimization
+    write(tmp_path, "mine", "extends: cfine-tiny\nname: mine\n")
+    with pytest.raises(RecipeError, match="description is missing"):
+        load_recipe(path)
+
+
+def test_recipes_that_extend_each_other_or_nothing_are_refused(tmp_path):
+    first = write(tmp_path, "first", "extends: second.yaml\nname: first\ndescription: d\n")
+    write(tmp_path, "second", "extends: first.yaml\nname: second\ndescription: d\n")
+    with pytest.raises(RecipeError, match=r"in a circle: .*first\.yaml → .*second\.yaml → .*first\.yaml"):
+        load_recipe(first)
+    for parent, message in (
+        ("cfine-tyni", "did you mean 'cfine-tiny'"),
+        ("other.yaml", "there is no recipe file .*other.yaml"),
+        ("[1]", r"extends must be the name of a recipe, not \[1\]"),
+    ):
+        write(tmp_path, "first", f"extends: {parent}\nname: first\ndescription: d\n")
+        with pytest.raises(RecipeError, match=message):
+            load_recipe(first)
+    write(tmp_path, "first", "extends: cfine-tiny\nname: first\ndescription: d\noptimisation: {batch_size: 3}\n")
+    with pytest.raises(RecipeError, match="did you mean 'optimization'"):
+        load_recipe(first)
+    with pytest.raises(RecipeError, match="unknown field 'extends'"):
+        load_recipe("cfine-tiny", ["extends=cfine-cuhk-pedes"])
+
+
+def test_hyphens_in_the_name_of_a_data_set_may_be_left_out():
+    assert load_recipe("clip_reid-market-1501-vit").name == "clip_reid-market1501-vit"
+    assert load_recipe("clip_reid-veri-776-vit-sie-olp").name == "clip_reid-veri776-vit-sie-olp"
+
+
+def test_there_is_a_recipe_for_every_published_row():
+    names = set(list_recipes())
+    texts = ("cuhk-pedes", "icfg-pedes", "rstpreid")
+    wanted = {f"cfine-{text}{variant}" for text in texts for variant in ("", "-imagenet-vit")}
+    wanted |= {f"{method}-{text}" for method in ("vfe_tps", "irra", "mgcc-occluded") for text in texts}
+    sets = ("market1501", "msmt17", "occluded-duke", "veri776", "vehicleid")
+    variants = ("vit", "rn50", "vit-baseline", "rn50-baseline")
+    wanted |= {f"clip_reid-{dataset}-{variant}" for dataset in sets for variant in variants}
+    wanted |= {f"clip_reid-{dataset}-vit-{'olp' if dataset == 'vehicleid' else 'sie-olp'}" for dataset in sets}
+    assert wanted <= names
+    for name in wanted:
+        recipe = load_recipe(name)
+        assert recipe.optimization.num_workers == 4
+        assert "(Table" in recipe.aims_at or "repository" in recipe.aims_at
+        assert get_method(recipe.method)
+        assert recipe.dataset in BENCHMARKS
+
+
+@pytest.mark.parametrize(
+    ("name", "figures"),
+    [
+        (name, result.metrics)
+        for method, variants in {
+            "irra": {"CLIP ViT-B/16": ""},
+            "vfe_tps": {"CLIP ViT-B/16": ""},
+            "mgcc": {"CLIP ViT-B/32": ""},
+            "cfine": {"CLIP ViT-B/16 + BERT": "", "ImageNet ViT-B/16 + BERT": "-imagenet-vit"},
+            "clip_reid": {
+                "ViT-B/16": "-vit",
+                "RN50": "-rn50",
+                "ViT-B/16 + SIE + OLP": "-vit-sie-olp",
+                "ViT-B/16 + OLP": "-vit-olp",
+                "ViT-B/16 baseline": "-vit-baseline",
+                "RN50 baseline": "-rn50-baseline",
+            },
+        }.items()
+        for result in REPORTED_RESULTS[method]
+        if result.variant in variants and result.dataset != "dukemtmc-reid"
+        for name in [f"{method}-{result.dataset}{variants[result.variant]}"]
+    ],
+)
+def test_the_figures_aimed_at_are_the_reported_ones(name, figures):
+    aims = load_recipe(name).aims_at
+    for value in figures.values():
+        assert re.search(rf"(?<![\d.]){value}0*(?!\d)", aims), (value, aims)

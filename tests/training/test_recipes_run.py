@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file
 from transformers import BertConfig
 
 from reid_zoo import ReIDModel, ReIDProcessor
@@ -11,14 +15,18 @@ from reid_zoo.data import load_dataset
 from reid_zoo.encoding import PersonEncoder
 from reid_zoo.errors import RecipeError
 from reid_zoo.evaluation import evaluate_model
-from reid_zoo.models.registry import METHODS
+from reid_zoo.models.processor_defaults import CLIP_PIXELS
+from reid_zoo.models.registry import METHODS, get_method
 from reid_zoo.training import build_model, list_recipes, load_recipe, train
+from reid_zoo.training.image_evaluation import evaluate_images
 from tiny_models import draw_people
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:a sentence of")  # a dozen captions make a small vocabulary
 
-TINY = [name for name in list_recipes() if name.endswith("-tiny")]
+ALL_TINY = [name for name in list_recipes() if "-tiny" in name]
+TINY = [name for name in ALL_TINY if get_method(load_recipe(name).method).model_class.supports_text]
+IMAGES_ONLY = [name for name in ALL_TINY if name not in TINY]
 _SIZES = "hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2"
 SMALL = [
     f"model.vision_config={{{_SIZES}, patch_size: 8}}",
@@ -115,7 +123,76 @@ def test_a_recipe_that_trains_nothing_is_refused(records):
         build_model(load_recipe("dual_encoder-tiny", FROZEN), records)
 
 
-def test_every_method_with_sentences_has_a_small_recipe():
-    assert {load_recipe(name).method for name in TINY} == {
-        name for name, method in METHODS.items() if method.model_class.supports_text
-    }
+def test_every_method_has_a_small_recipe():
+    assert {name.removesuffix("-tiny") for name in ALL_TINY if name.endswith("-tiny")} == set(METHODS)
+
+
+@pytest.mark.parametrize("name", IMAGES_ONLY)
+def test_a_method_for_images_alone_trains_on_the_same_data(people, tmp_path, name):
+    recipe = load_recipe(
+        name,
+        [
+            f"model.text_config={{{_SIZES}}}",
+            "optimization.num_epochs=1",
+            "optimization.batch_size=4",
+            "stage_one.num_epochs=1",
+            "evaluation.split=test",
+        ],
+    )
+    summary = train(recipe, data_root=people, output_dir=tmp_path / "m", progress=False)
+    assert (summary.steps, summary.stage_one_steps) == (1, 1)
+    model, processor = ReIDModel.from_pretrained(tmp_path / "m"), ReIDProcessor.from_pretrained(tmp_path / "m")
+    assert processor.image_size == (96, 32) == tuple(model.config.vision_config.image_size)
+    test = load_dataset("cuhk-pedes", people, "test")
+    again = evaluate_images(PersonEncoder(model, processor), test, progress=False).as_dict()
+    assert again == pytest.approx(summary.metrics)
+
+
+def test_the_stored_recipe_is_complete(people, tmp_path):
+    recipe = load_recipe("mgcc-tiny", SMALL)
+    assert recipe.processor.image_mean is None
+    train(recipe, data_root=people, output_dir=tmp_path / "m", progress=False)
+    (tmp_path / "recipe.yaml").write_text((tmp_path / "m" / "recipe.yaml").read_text())
+    stored = load_recipe(tmp_path / "recipe.yaml")
+    assert stored.processor.image_mean == (0.5, 0.5, 0.5)  # MGCC spec, section 8
+    assert (stored.processor.interpolation, stored.processor.caption_cleaning) == ("bicubic", "eval")
+    assert stored.processor.truncation_keeps_sep is True
+    assert None not in dataclasses.asdict(stored.processor).values()
+
+
+def test_what_a_recipe_says_of_the_processor_goes_first(records):
+    overrides = ["image_mean=[0.1, 0.2, 0.3]", "interpolation=bicubic", "caption_cleaning=both", "image_size=[48, 32]"]
+    _, processor = build_model(load_recipe("irra-tiny", overrides), records)
+    assert list(processor.image_processor.image_mean) == [0.1, 0.2, 0.3]
+    assert processor.image_processor.image_std == CLIP_PIXELS.std
+    assert processor.image_processor.resample == Image.Resampling.BICUBIC
+    assert processor.caption_cleaning == "both"
+    with pytest.raises(RecipeError, match=r"processor\.image_size must be \[height, width\]"):
+        build_model(load_recipe("irra-tiny", ["image_size=[48]"]), records)
+
+
+def test_workers_change_nothing(people, tmp_path):
+    """Order and augmentation of an item do not depend on who prepares it."""
+    weights = []
+    for workers in (0, 2):
+        output = tmp_path / str(workers)
+        recipe = load_recipe("dual_encoder-tiny", [*SMALL, f"num_workers={workers}"])
+        train(recipe, data_root=people, output_dir=output, progress=False)
+        weights.append(load_file(output / "model.safetensors"))
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_the_incomplete_batch_is_used_if_the_recipe_says_so(people, tmp_path):
+    recipe = load_recipe("dual_encoder-tiny", [*SMALL, "optimization.batch_size=5", "drop_last=false"])
+    summary = train(recipe, data_root=people, output_dir=tmp_path / "m", progress=False)
+    assert summary.steps == 2 * 3  # 12 pairs: 5, 5 and 2
+
+
+def test_captions_may_be_drawn_by_identity(people, tmp_path):
+    overrides = [*SMALL, "sampler.kind=identity", "sampler.images_per_identity=2"]
+    lines: list[str] = []
+    recipe = load_recipe("irra-tiny", overrides)
+    summary = train(recipe, data_root=people, output_dir=tmp_path / "m", progress=False, log=lines.append)
+    # 3 people with 2 groups of 2 pairs each: two or three batches of two people per pass
+    assert 4 <= summary.steps <= 6
+    assert summary.epochs == 2

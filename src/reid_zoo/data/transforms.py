@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,16 @@ from torch import Tensor
 from ..errors import ConfigurationError
 from ..validation import check_choice
 
-__all__ = ["CaptionAugmentation", "ImageAugmentation", "augment_caption", "build_image_augmentation"]
+__all__ = [
+    "CaptionAugmentation",
+    "ImageAugmentation",
+    "ImageTransform",
+    "augment_caption",
+    "build_image_augmentation",
+]
+
+_INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_ERASE_FILLS = ("color", "noise", "normalized_mean")
 
 _BETWEEN_SENTENCES = re.compile(r"(?<=[.!?;])\s+")
 
@@ -22,31 +32,47 @@ class ImageAugmentation:
     """What is done to a training image, in this order; the defaults are CFine's (a flip and nothing else).
 
     Attributes:
+        resize_interpolation: How training images are resized, `"bicubic"` or `"bilinear"`; by default as the processor does
+            it in evaluation. CLIP-ReID trains with the one and evaluates with the other.
+        scale_jitter: Largest relative change of size, height and width on their own, before the crop.
         horizontal_flip: Probability of mirroring.
         crop_padding: Pixels of border added on every side before a random crop back to size; 0 for no crop.
+        crop_fill: What the border of the crop shows: the `"edge"` continued, or `"black"`.
         color_jitter: Largest relative change of brightness, contrast and saturation. Hue is never touched: colours are
             what captions speak of.
-        scale_jitter: Largest relative change of size, height and width on their own, before the crop.
-        erase_probability: Probability that one random rectangle is filled with one colour.
-        crop_fill: What the border of the crop shows: the `"edge"` continued, or `"black"`.
+        erase_probability: Probability that one random rectangle is erased.
         erase_scale: Smallest and largest share of the area that is erased.
-        erase_value: Colour of the erased rectangle, red, green and blue in 0…255 (grey by default).
+        erase_ratio: Smallest and largest ratio of height to width of the rectangle, drawn on a logarithmic scale.
+        erase_fill: What the rectangle shows: one `"color"`; or, behind the normalisation, standard normal `"noise"` for
+            every pixel and channel on its own (CLIP-ReID), or the mean that pixels were normalised with, once more
+            (`"normalized_mean"`, what IRRA's and VFE-TPS's releases do).
+        erase_value: The colour, red, green and blue in 0…255 (grey by default).
     """
 
+    resize_interpolation: str | None = None
+    scale_jitter: float = 0.0
     horizontal_flip: float = 0.5
     crop_padding: int = 0
-    color_jitter: float = 0.0
-    scale_jitter: float = 0.0
-    erase_probability: float = 0.0
     crop_fill: str = "edge"
+    color_jitter: float = 0.0
+    erase_probability: float = 0.0
     erase_scale: tuple[float, ...] = (0.02, 0.25)
+    erase_ratio: tuple[float, ...] = (0.3, 3.3)
+    erase_fill: str = "color"
     erase_value: tuple[int, ...] = (127, 127, 127)
 
     def __post_init__(self) -> None:
         check_choice("augmentation", "crop_fill", self.crop_fill, ("edge", "black"))
+        check_choice("augmentation", "erase_fill", self.erase_fill, _ERASE_FILLS)
+        if self.resize_interpolation is not None:
+            check_choice("augmentation", "resize_interpolation", self.resize_interpolation, _INTERPOLATIONS)
         if len(self.erase_scale) != 2 or not 0 < self.erase_scale[0] <= self.erase_scale[1] < 1:
             raise ConfigurationError(
                 f"augmentation.erase_scale is {list(self.erase_scale)}, but must be [smallest, largest] between 0 and 1."
+            )
+        if len(self.erase_ratio) != 2 or not 0 < self.erase_ratio[0] <= self.erase_ratio[1]:
+            raise ConfigurationError(
+                f"augmentation.erase_ratio is {list(self.erase_ratio)}, but must be [smallest, largest] above 0."
             )
         if len(self.erase_value) != 3 or not all(0 <= value <= 255 for value in self.erase_value):
             raise ConfigurationError(
@@ -87,34 +113,66 @@ class CaptionAugmentation:
                 raise ConfigurationError(f"caption_augmentation.{name} is {value}, but must be at least 0 and below 1.")
 
 
-class _ImageTransform:
-    """PIL image → uint8 tensor `(3, H, W)`, resized and augmented."""
+class ImageTransform:
+    """PIL image → normalised training pixels, in three parts, so that the first can be cached.
 
-    def __init__(self, settings: ImageAugmentation, image_size: tuple[int, int], interpolation: int) -> None:
+    Everything random draws from torch's global generator.
+
+    Args:
+        settings: What to do.
+        image_size: `(height, width)` in pixels.
+        interpolation: Pillow resampling filter of the resize, where the settings do not say another one.
+        image_mean: Mean per channel, of pixels in [0, 1].
+        image_std: Standard deviation per channel.
+    """
+
+    def __init__(
+        self,
+        settings: ImageAugmentation,
+        image_size: tuple[int, int],
+        interpolation: int,
+        image_mean: Sequence[float],
+        image_std: Sequence[float],
+    ) -> None:
         from torchvision.transforms import v2
 
         self.image_size = image_size
-        self.interpolation = interpolation
-        height, width = image_size
+        own = settings.resize_interpolation
+        self.interpolation = interpolation if own is None else _INTERPOLATIONS[own]
+        self.mean = torch.tensor(list(image_mean)).view(3, 1, 1)
+        self.std = torch.tensor(list(image_std)).view(3, 1, 1)
         steps: list = []
         if settings.scale_jitter:
             low, high = 1 - settings.scale_jitter, 1 + settings.scale_jitter
             steps.append(v2.RandomAffine(degrees=0, scale=(low, high), fill=127))
-        if settings.crop_padding:
-            mode = "constant" if settings.crop_fill == "black" else "edge"
-            steps.append(v2.RandomCrop((height, width), padding=settings.crop_padding, padding_mode=mode))
         if settings.horizontal_flip:
             steps.append(v2.RandomHorizontalFlip(settings.horizontal_flip))
+        if settings.crop_padding:
+            mode = "constant" if settings.crop_fill == "black" else "edge"
+            steps.append(v2.RandomCrop(image_size, padding=settings.crop_padding, padding_mode=mode))
         if settings.color_jitter:
             amount = settings.color_jitter
             steps.append(v2.ColorJitter(brightness=amount, contrast=amount, saturation=amount))
+        self.erase_normalized = None
         if settings.erase_probability:
-            scale, value = list(settings.erase_scale), [float(channel) for channel in settings.erase_value]
-            steps.append(v2.RandomErasing(settings.erase_probability, scale=scale, value=value))
+            value: str | list[float] = "random"  # torchvision's name of the noise
+            if settings.erase_fill != "noise":
+                color = settings.erase_value if settings.erase_fill == "color" else image_mean
+                value = [float(channel) for channel in color]
+            erasing = v2.RandomErasing(
+                settings.erase_probability,
+                scale=list(settings.erase_scale),
+                ratio=list(settings.erase_ratio),
+                value=value,
+            )
+            if settings.erase_fill == "color":
+                steps.append(erasing)
+            else:
+                self.erase_normalized = erasing
         self.augment = v2.Compose(steps) if steps else None
 
     def resize(self, image: Image.Image) -> Tensor:
-        """The part without chance, which may be cached: `(3, H, W)` uint8."""
+        """The part without chance: `(3, H, W)` uint8."""
         from torchvision.transforms.v2 import functional
 
         height, width = self.image_size
@@ -122,24 +180,24 @@ class _ImageTransform:
         return functional.pil_to_tensor(resized)
 
     def __call__(self, pixels: Tensor) -> Tensor:
+        """The random part on uint8 pixels: `(3, H, W)`, left unchanged, → `(3, H, W)`."""
         return self.augment(pixels) if self.augment is not None else pixels
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Augmented uint8 pixels → normalised ones in float32, with what is erased behind the normalisation."""
+        values = (pixels.float() / 255 - self.mean) / self.std
+        return self.erase_normalized(values) if self.erase_normalized is not None else values
 
 
 def build_image_augmentation(
-    settings: ImageAugmentation, image_size: tuple[int, int], interpolation: int
-) -> _ImageTransform:
-    """The transform for these settings.
-
-    Args:
-        settings: What to do.
-        image_size: `(height, width)` in pixels.
-        interpolation: Pillow resampling filter of the resize.
-
-    Returns:
-        An object with `resize(image)` (PIL → uint8 `(3, H, W)`, no chance involved) and a call for the random part,
-        which draws from torch's global generator.
-    """
-    return _ImageTransform(settings, image_size, interpolation)
+    settings: ImageAugmentation,
+    image_size: tuple[int, int],
+    interpolation: int,
+    image_mean: Sequence[float] = (0.5, 0.5, 0.5),
+    image_std: Sequence[float] = (0.5, 0.5, 0.5),
+) -> ImageTransform:
+    """The transform for these settings; arguments as of [`ImageTransform`]."""
+    return ImageTransform(settings, image_size, interpolation, image_mean, image_std)
 
 
 def _drop(parts: list[str], probability: float) -> list[str]:

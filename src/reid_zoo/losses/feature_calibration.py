@@ -60,6 +60,19 @@ class FeatureCalibrationLoss(nn.Module):
         for feature, label in zip(features.detach(), labels.tolist(), strict=True):
             self._history.setdefault(label, []).append(feature)
 
+    def epoch_memory(self) -> dict[str, Tensor]:
+        """What a checkpoint in the middle of an epoch has to keep: `features` `(n, D)` and their `labels` `(n,)`, if any."""
+        if not self._history:
+            return {}
+        features = [feature for stored in self._history.values() for feature in stored]
+        labels = [label for label, stored in self._history.items() for _ in stored]
+        return {"features": torch.stack(features), "labels": torch.tensor(labels)}
+
+    def restore_epoch_memory(self, tensors: dict[str, Tensor]) -> None:
+        """Remember what `epoch_memory` gave, and nothing else."""
+        self.reset_history()
+        self.remember(tensors["features"], tensors["labels"])
+
     def _with_history(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         stored, owners = [], []
         for label in labels.tolist():

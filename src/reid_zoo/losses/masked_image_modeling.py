@@ -64,6 +64,18 @@ class MaskedImageModelingLoss(nn.Module):
         Raises:
             ConfigurationError: If the mask does not cover the image.
         """
+        return self.reduce(*self.totals(reconstruction, pixel_values, patch_mask))
+
+    def reduce(self, total: Tensor, count: Tensor) -> Tensor:
+        """Mean of what `totals` gives, for one batch or added up."""
+        return total / (count + _EPSILON)
+
+    @in_full_precision
+    def totals(self, reconstruction: Tensor, pixel_values: Tensor, patch_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What parts of a batch add up to: the sum of the errors, averaged over the colours, and the masked pixels.
+
+        Arguments and errors as of `forward`.
+        """
         mask = pixel_mask(patch_mask.to(reconstruction.dtype), self.patch_size)
         if mask.shape[2:] != pixel_values.shape[2:]:
             raise ConfigurationError(
@@ -73,4 +85,4 @@ class MaskedImageModelingLoss(nn.Module):
         target = pixel_values if self.form == "l1" else self._normalize_patches(pixel_values)
         difference = reconstruction - target
         error = difference.abs() if self.form == "l1" else difference.square()
-        return (error * mask).sum() / (mask.sum() + _EPSILON) / pixel_values.shape[1]
+        return (error * mask).sum() / pixel_values.shape[1], mask.sum()

@@ -50,6 +50,11 @@ class TokenAlignmentLoss(nn.Module):
         Returns:
             Scalar.
         """
+        return self.divergence(self.logits(patches, words, input_ids), labels)
+
+    @in_full_precision
+    def logits(self, patches: Tensor, words: Tensor, input_ids: Tensor) -> Tensor:
+        """Scores z of T sentences and I images, `(T, I)`; arguments as of `forward`."""
         real = input_ids > 0
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)
         last = torch.where(real, positions, -1).amax(dim=1, keepdim=True)
@@ -57,5 +62,9 @@ class TokenAlignmentLoss(nn.Module):
         patches = functional.normalize(patches, dim=2)
         words = functional.normalize(words, dim=2) * is_word[:, :, None]
         best = torch.einsum("ild,jnd->ijln", words, patches).amax(dim=3) / self.temperature
-        logits = best.sum(dim=2) / (best != 0).sum(dim=2).clamp(min=1)
+        return best.sum(dim=2) / (best != 0).sum(dim=2).clamp(min=1)
+
+    @in_full_precision
+    def divergence(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of a batch's `(B, B)` z and `(B,)` identities; a scalar."""
         return row_divergence(logits, matching_distribution(labels, labels, logits.dtype), self.epsilon)

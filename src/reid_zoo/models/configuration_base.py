@@ -149,6 +149,11 @@ class ReIDPreTrainedConfig(PreTrainedConfig):
         return ProcessorDefaults()
 
     @property
+    def num_training_stages(self) -> int:
+        """Stages that training has; see `set_training_stage` of a model with more than one."""
+        return 1
+
+    @property
     def uses_camera_ids(self) -> bool:
         """Whether `get_image_features` takes `camera_ids`, zero-based and below the configuration's `num_cameras`."""
         return False

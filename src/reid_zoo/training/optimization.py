@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from ..validation import check_choice
 
 __all__ = ["LearningRateSchedule", "ParameterGroup", "build_optimizer", "group_parameters", "learning_rate_factor"]
 
+WITHOUT_DECAY = " (no decay)"  # ends the name of that part of a group
 _SCHEDULES = (
     "multistep",
     "cosine",
@@ -24,6 +26,7 @@ _SCHEDULES = (
     "epoch_exponential",
     "epoch_poly",
 )
+_FUSED_DEVICES = {"cpu", "cuda", "xpu", "mps"}
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
@@ -84,7 +87,7 @@ class LearningRateSchedule:
 
 
 def learning_rate_factor(
-    schedule: LearningRateSchedule, steps_per_epoch: int, num_epochs: float
+    schedule: LearningRateSchedule, steps_per_epoch: int, num_epochs: float, epoch_ends: Sequence[int] = ()
 ) -> Callable[[int], float]:
     """The factor as a function of the optimiser step (0-based).
 
@@ -92,10 +95,12 @@ def learning_rate_factor(
         schedule: Settings.
         steps_per_epoch: Optimiser steps of an epoch.
         num_epochs: Length of the training.
+        epoch_ends: Steps after which each epoch is over, where they are not equally long.
     """
 
     def epoch_of(step: int) -> int:
-        return step // steps_per_epoch + schedule.first_epoch
+        over = bisect_right(epoch_ends, step) if epoch_ends else step // steps_per_epoch
+        return over + schedule.first_epoch
 
     def epoch_warmup(epoch: int) -> float:
         if epoch < schedule.warmup_epochs:
@@ -157,7 +162,7 @@ def group_parameters(model: nn.Module, groups: tuple[ParameterGroup, ...]) -> li
                 options.append(
                     {
                         "params": members[group.name, decays],
-                        "name": group.name if decays else f"{group.name} (no decay)",
+                        "name": group.name if decays else group.name + WITHOUT_DECAY,
                         "lr": group.learning_rate,
                         "weight_decay": group.weight_decay if decays else 0.0,
                     }
@@ -178,4 +183,8 @@ def build_optimizer(
         eps: Added to the denominator.
     """
     check_choice("optimization", "optimizer", kind, _OPTIMIZERS)
-    return _OPTIMIZERS[kind](group_parameters(model, groups), betas=betas, eps=eps)
+    members = group_parameters(model, groups)
+    devices = {parameter.device.type for group in members for parameter in group["params"]}
+    # One kernel over all parameters: no temporary copies of them. `None` leaves the choice to torch.
+    fused = True if devices and devices <= _FUSED_DEVICES else None
+    return _OPTIMIZERS[kind](members, betas=betas, eps=eps, fused=fused)

@@ -16,18 +16,23 @@ import yaml
 
 from ..data.transforms import CaptionAugmentation, ImageAugmentation
 from ..errors import RecipeError, ReIDZooError
-from ..validation import unknown_name_message
+from ..validation import check_choice, unknown_name_message
 from .optimization import LearningRateSchedule, ParameterGroup
+from .parameter_efficient import LowRankSettings
 
 __all__ = [
     "EvaluationSettings",
+    "LoggingSettings",
     "ModelSettings",
     "OptimizationSettings",
     "ProcessorSettings",
     "Recipe",
+    "SamplerSettings",
     "list_recipes",
     "load_recipe",
 ]
+
+SELECTION_METRICS = ("R1", "R5", "R10", "mAP", "mINP", "Rsum")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,25 +59,46 @@ class ModelSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessorSettings:
-    """How images and sentences become tensors; the defaults are CFine's.
+    """How images and sentences become tensors; what is not given is as the method's authors have it.
 
     Attributes:
-        image_size: `[height, width]` in pixels.
+        image_size: `[height, width]` in pixels; by default that of the method's configuration.
         image_mean: Mean per channel.
         image_std: Standard deviation per channel.
         interpolation: `bicubic` or `bilinear`.
         truncation_keeps_sep: See [`ReIDProcessor`].
         caption_cleaning: `none`, `eval` or `both`, see [`ReIDProcessor`].
-        vocabulary_size: Largest WordPiece vocabulary learned from the training captions, for a model from scratch.
+        vocabulary_size: Largest vocabulary learned from the training captions, for a model from scratch.
     """
 
-    image_size: tuple[int, ...] = (224, 224)
-    image_mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    image_std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    interpolation: str = "bicubic"
-    truncation_keeps_sep: bool = False
-    caption_cleaning: str = "none"
+    image_size: tuple[int, ...] | None = None
+    image_mean: tuple[float, ...] | None = None
+    image_std: tuple[float, ...] | None = None
+    interpolation: str | None = None
+    truncation_keeps_sep: bool | None = None
+    caption_cleaning: str | None = None
     vocabulary_size: int = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplerSettings:
+    """In which order training sees its items.
+
+    Attributes:
+        kind: `random`: every item once per epoch; `identity`: batches of batch_size / images_per_identity identities with
+            that many items each, see [`IdentitySampler`].
+        images_per_identity: K of `identity`; not read by `random`.
+    """
+
+    kind: str = "random"
+    images_per_identity: int = 4
+
+    def __post_init__(self) -> None:
+        check_choice("sampler", "kind", self.kind, ("random", "identity"))
+        if self.images_per_identity < 2:
+            raise RecipeError(
+                f"recipe field sampler.images_per_identity is {self.images_per_identity}, but must be at least 2."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +106,10 @@ class OptimizationSettings:
     """How it is trained.
 
     Attributes:
-        num_epochs: Passes over the (image, caption) pairs.
-        batch_size: Pairs per step; the last incomplete batch is dropped.
+        num_epochs: Passes over the items: (image, caption) pairs, or images.
+        batch_size: Items per batch, those of all processes together.
+        drop_last: Whether the incomplete batch at the end of a pass is left out. If not, several processes fill theirs up
+            from the beginning of the pass.
         optimizer: `adam` or `adamw`.
         betas: Decay rates of the moments.
         eps: Added to the denominator.
@@ -89,8 +117,13 @@ class OptimizationSettings:
         parameter_groups: Who learns how fast.
         schedule: Learning rate over time.
         gradient_accumulation_steps: Batches per optimiser step. Negatives stay those of one batch.
+        cached_gradients: Samples that go through the towers at a time; the loss stays exactly that of the batch, see
+            [`cached_gradients`]. 0 for all of them.
         gradient_checkpointing: Trade time for memory.
         bf16: Autocast to bfloat16 (losses stay in float32).
+        fp16: Autocast to float16 with scaled gradients, on an accelerator only (losses stay in float32).
+        ema_decay: Evaluate and save an average of the weights, see [`WeightAverage`]; 0 for none.
+        lora: Train low-rank adapters in the towers instead of their weights, see [`LowRankSettings`].
         cache_images: Keep resized training images in memory.
         num_workers: Processes that load data; 0 for none.
         logging_steps: Optimiser steps between two log lines.
@@ -98,6 +131,7 @@ class OptimizationSettings:
 
     num_epochs: float = 50
     batch_size: int = 32
+    drop_last: bool = True
     optimizer: str = "adam"
     betas: tuple[float, ...] = (0.9, 0.999)
     eps: float = 1e-8
@@ -105,8 +139,12 @@ class OptimizationSettings:
     parameter_groups: tuple[ParameterGroup, ...] = (ParameterGroup(name="all", learning_rate=1e-4),)
     schedule: LearningRateSchedule = field(default_factory=LearningRateSchedule)
     gradient_accumulation_steps: int = 1
+    cached_gradients: int = 0
     gradient_checkpointing: bool = False
     bf16: bool = False
+    fp16: bool = False
+    ema_decay: float = 0.0
+    lora: LowRankSettings | None = None
     cache_images: bool = False
     num_workers: int = 0
     logging_steps: int = 50
@@ -117,17 +155,40 @@ class EvaluationSettings:
     """When the model is evaluated and which checkpoint is kept.
 
     Attributes:
-        every_epochs: Epochs between two evaluations on the validation split; 0 for none.
-        select_best: Keep the checkpoint with the best validation Rank-1 (needs a validation split and `every_epochs`);
-            otherwise the last one.
+        split: `val`, if the data set has one; or `test`, to evaluate on the images that results are reported on. With
+            `select_best` this chooses the model by them, as several releases do, and flatters it.
+        every_epochs: Epochs between two evaluations on that split; 0 for none but that of the final model.
+        select_best: Keep the checkpoint with the best `metric` (needs the split and `every_epochs`); otherwise the last one.
+        metric: What is best: `R1`, `R5`, `R10`, `mAP`, `mINP` or `Rsum`.
+        patience: Stop after so many evaluations in a row that were not better than the best; 0 for never.
         save_every_epochs: Epochs between two checkpoints, from which an interrupted run resumes.
+        save_every_steps: Optimiser steps between two checkpoints instead, if not 0.
         batch_size: Images or captions per step.
     """
 
+    split: str = "val"
     every_epochs: int = 0
     select_best: bool = False
+    metric: str = "R1"
+    patience: int = 0
     save_every_epochs: int = 5
+    save_every_steps: int = 0
     batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        check_choice("evaluation", "split", self.split, ("val", "test"))
+        check_choice("evaluation", "metric", self.metric, SELECTION_METRICS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggingSettings:
+    """Where figures go beside the lines on the console.
+
+    Attributes:
+        report_to: Names of transformers' integrations: `tensorboard`, `wandb`, ... Their packages have to be installed.
+    """
+
+    report_to: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,13 +201,19 @@ class Recipe:
         method: Model type.
         aims_at: Published figures it aims at, with their table; empty if there are none.
         dataset: Data set it was made for; another one can be given when training.
+        dataset_options: Options of its loader, see [`load_dataset`]. A withdrawn data set needs `accept_retracted: true`,
+            which no recipe of the package says for you.
         seed: Seed of initialisation, order and augmentation.
         model: What is trained.
         processor: How inputs are prepared.
         augmentation: What is done to training images.
         caption_augmentation: What is done to training captions.
+        sampler: In which order training sees its items.
+        stage_one: How the first stage of a method with two stages is trained (CLIP-ReID's prompts), on features of the
+            images in random order; then `optimization` is the second stage.
         optimization: How it is trained.
         evaluation: When it is evaluated.
+        logging: Where figures go.
     """
 
     name: str
@@ -154,13 +221,17 @@ class Recipe:
     method: str
     aims_at: str = ""
     dataset: str = "cuhk-pedes"
+    dataset_options: dict[str, Any] = field(default_factory=dict)
     seed: int = 42
     model: ModelSettings = field(default_factory=ModelSettings)
     processor: ProcessorSettings = field(default_factory=ProcessorSettings)
     augmentation: ImageAugmentation = field(default_factory=ImageAugmentation)
     caption_augmentation: CaptionAugmentation = field(default_factory=CaptionAugmentation)
+    sampler: SamplerSettings = field(default_factory=SamplerSettings)
+    stage_one: OptimizationSettings | None = None
     optimization: OptimizationSettings = field(default_factory=OptimizationSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    logging: LoggingSettings = field(default_factory=LoggingSettings)
 
 
 def _folder() -> Any:
@@ -175,35 +246,76 @@ def list_recipes() -> list[str]:
 def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe of the package, or a YAML file of one's own.
 
+    A recipe may name another one that it `extends`: it then holds only what differs. Mappings are merged field by field,
+    everything else (lists too) is replaced, and `null` takes a mapping away.
+
     Args:
-        name: Name (see `list_recipes`) or path of a `.yaml` file.
+        name: Name (see `list_recipes`; hyphens inside of the name of a data set may be left out) or path of a `.yaml` file.
         overrides: `"field=value"` strings, the value in YAML, a nested field with dots:
             `"optimization.num_epochs=3"`. A name that occurs only once may be written without its section.
 
     Raises:
-        RecipeError: For an unknown recipe or field (the nearest name is suggested), or a value of the wrong type.
+        RecipeError: For an unknown recipe or field (the nearest name is suggested), a value of the wrong type, or recipes
+            that extend each other in a circle.
     """
+    values = _read_values(name, ())
+    for override in overrides:
+        _apply_override(values, override)
+    recipe = _build(Recipe, values, "")
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
+def _read_values(name: str | Path, extended_by: tuple[str, ...]) -> dict[str, Any]:
+    """Fields of a recipe, those of the recipes that it extends included."""
     if str(name).endswith((".yaml", ".yml")):
         path = Path(name)
         if not path.is_file():
             raise RecipeError(f"there is no recipe file {path}.")
+        key, folder = str(path.resolve()), path.parent
         text = path.read_text(encoding="utf-8")
     else:
-        names = list_recipes()
-        if name not in names:
-            raise RecipeError(unknown_name_message("recipe", str(name), names))
-        text = (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+        key, folder = _packaged_name(str(name)), Path()
+        text = (_folder() / f"{key}.yaml").read_text(encoding="utf-8")
+    if key in extended_by:
+        raise RecipeError(f"recipes extend each other in a circle: {' → '.join((*extended_by, key))}.")
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"recipe {name} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise RecipeError(f"recipe {name} must be a mapping of fields.")
-    for override in overrides:
-        _apply_override(values, override)
-    recipe = _build(Recipe, values, "")
-    assert isinstance(recipe, Recipe)
-    return recipe
+    parent = values.pop("extends", None)
+    if parent is None:
+        return values
+    if not isinstance(parent, str):
+        raise RecipeError(f"recipe {name}: extends must be the name of a recipe, not {parent!r}.")
+    source = folder / parent if parent.endswith((".yaml", ".yml")) else parent
+    inherited = _read_values(source, (*extended_by, key))
+    for own in ("name", "description"):  # they are the parent's alone
+        inherited.pop(own, None)
+    return _merged(inherited, values)
+
+
+def _packaged_name(name: str) -> str:
+    names = list_recipes()
+    if name in names:
+        return name
+    compact = {known.replace("-", ""): known for known in names}
+    if (found := compact.get(name.replace("-", ""))) is not None:
+        return found
+    raise RecipeError(unknown_name_message("recipe", name, names))
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and value is None:
+            del merged[key]
+        else:
+            merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:

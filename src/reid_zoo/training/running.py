@@ -11,26 +11,35 @@ from typing import Any
 
 import torch
 import yaml
-from transformers import PrinterCallback, ProgressCallback, set_seed
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 
-from ..clip_tokenizer import clip_tokenizer
-from ..data.collators import ImageTextCollator, ImageTextPairs
+from ..data.collators import ImageCollator, ImageTextCollator, ImageTextPairs, TrainingImages
 from ..data.loading import load_dataset
 from ..data.records import PersonDataset
-from ..errors import DatasetError, RecipeError
+from ..data.samplers import IdentitySampler, ItemOrder, RandomOrder, TrainingSampler
+from ..errors import ConfigurationError, DatasetError, RecipeError
 from ..models.registry import get_method
 from ..processing import ReIDProcessor
 from .arguments import ReIDTrainingArguments
-from .logging_callbacks import LogLines, ProgressBar
-from .recipe import Recipe
+from .building import build_model, with_processor_of_method
+from .checkpointing import discard_checkpoints, last_complete_checkpoint, list_checkpoints
+from .logging_callbacks import LogLines, ProgressBar, check_report_to
+from .model_selection import check_selection, selection_callbacks
+from .prompt_stage import (
+    HandOver,
+    ImageFeatures,
+    cache_image_features,
+    discard_stage_one,
+    finish_stage_one,
+    load_stage_one,
+)
+from .recipe import OptimizationSettings, Recipe
 from .trainer import ReIDTrainer
-from .vocabulary import learn_clip_tokenizer, learn_wordpiece_tokenizer
 
 __all__ = ["TrainingSummary", "build_model", "train"]
 
 RECIPE_FILE = "recipe.yaml"
+STAGE_ONE_FOLDER = "stage1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +48,13 @@ class TrainingSummary:
 
     Attributes:
         output_dir: Folder of the final model and processor.
-        steps: Optimiser steps taken in all, those before an interruption included.
+        steps: Optimiser steps taken in all, those before an interruption included; of two stages, those of the second.
         epochs: Epochs, likewise.
         seconds: Wall-clock time of this run.
         loss: Mean training loss.
-        metrics: Validation metrics of the final model in per cent, `None` without a validation split.
+        metrics: Metrics of the final model in per cent on the split that the recipe names, `None` without that split.
         resumed_from: Checkpoint the run went on from, if it did.
+        stage_one_steps: Steps of the first stage, `None` for a method with one.
     """
 
     output_dir: Path
@@ -54,81 +64,99 @@ class TrainingSummary:
     loss: float
     metrics: dict[str, float] | None = None
     resumed_from: Path | None = None
+    stage_one_steps: int | None = None
 
 
-def build_model(recipe: Recipe, dataset: PersonDataset) -> tuple[Any, ReIDProcessor]:
-    """Model and processor of a recipe, newly initialised or from pretrained towers.
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What both stages of a run share."""
 
-    Args:
-        recipe: The recipe; its seed is not set here.
-        dataset: Training records: their identities size the classifier, their captions make the vocabulary.
+    recipe: Recipe
+    model: Any
+    processor: ReIDProcessor
+    world_size: int
+    resume: bool
+    progress: bool
+    log: Callable[[str], None] | None
 
-    Raises:
-        RecipeError: If a field is missing or does not fit, or the configuration trains nothing.
-    """
-    method, settings = get_method(recipe.method), recipe.model
-    fields = {"num_classes": len(dataset.person_ids), **settings.config}
-    if len(recipe.processor.image_size) != 2:
-        raise RecipeError(
-            f"recipe field processor.image_size must be [height, width], not {recipe.processor.image_size}."
+    def sampler(self, order: ItemOrder, settings: OptimizationSettings, *, drop_last: bool) -> TrainingSampler:
+        try:
+            return TrainingSampler(
+                order,
+                settings.num_epochs,
+                settings.batch_size,
+                batches_per_step=settings.gradient_accumulation_steps,
+                drop_last=drop_last,
+                seed=self.recipe.seed,
+            )
+        except ConfigurationError as error:
+            raise RecipeError(str(error)) from error
+
+    def trainer(
+        self,
+        output: Path,
+        settings: OptimizationSettings,
+        items: Any,
+        sampler: TrainingSampler,
+        collator: Callable,
+        validation: PersonDataset | None = None,
+        callback: TrainerCallback | None = None,
+    ) -> ReIDTrainer:
+        recipe, evaluation = self.recipe, self.recipe.evaluation
+        evaluates = validation is not None and evaluation.every_epochs > 0
+        selects = evaluates and (evaluation.select_best or evaluation.patience > 0)
+        steps_per_epoch = sampler.steps_per_epoch
+        eval_steps = max(1, evaluation.every_epochs * steps_per_epoch)
+        arguments = _arguments(
+            output,
+            max_steps=sampler.num_steps,
+            per_device_train_batch_size=settings.batch_size // self.world_size,
+            per_device_eval_batch_size=evaluation.batch_size,
+            gradient_accumulation_steps=settings.gradient_accumulation_steps,
+            # None: not even named, because transformers is about to give it another name
+            gradient_checkpointing=True if settings.gradient_checkpointing else None,
+            bf16=settings.bf16,
+            fp16=settings.fp16,
+            max_grad_norm=settings.max_grad_norm,
+            dataloader_num_workers=settings.num_workers,
+            dataloader_drop_last=sampler.drop_last,
+            logging_steps=settings.logging_steps,
+            save_strategy="steps",
+            save_steps=eval_steps,  # asked for by transformers; selection_callbacks say when
+            save_total_limit=2,
+            eval_strategy="steps" if evaluates else "no",
+            eval_steps=eval_steps if evaluates else None,
+            load_best_model_at_end=evaluates and evaluation.select_best,
+            metric_for_best_model=evaluation.metric if selects else None,
+            seed=recipe.seed,
+            report_to=list(recipe.logging.report_to),
+            disable_tqdm=True,
         )
-    height, width = recipe.processor.image_size
-
-    def build_config(**text_fields: Any) -> Any:
-        towers = {
-            "vision_config": {"image_size": [height, width], **settings.vision_config},
-            "text_config": {**text_fields, **settings.text_config},
-        }
-        if settings.preset is None:
-            return method.config_class(**fields, **towers)
-        return method.config_class.from_preset(settings.preset, **fields, **towers)
-
-    defaults = build_config().processor_defaults  # of a draft: the vocabulary is not known yet
-    has_word_mask, uses_wordpieces = defaults.tokenizer == "clip_with_mask", defaults.tokenizer == "wordpiece"
-    tokenizer: PreTrainedTokenizerBase
-    if settings.image_tower is not None:
-        from transformers import AutoTokenizer
-
-        if not uses_wordpieces:
-            tokenizer = clip_tokenizer(mask_token=has_word_mask)
-        elif settings.text_tower is None:
-            raise RecipeError("recipe field model.text_tower is missing; model.image_tower needs one beside it.")
-        else:
-            tokenizer = AutoTokenizer.from_pretrained(settings.text_tower)
-        model = method.training_class.from_towers(
-            settings.image_tower,
-            settings.text_tower,
-            image_size=(height, width),
-            preset=settings.preset,
-            vision_config=settings.vision_config,
-            text_config=settings.text_config,
-            **fields,
+        trainer = ReIDTrainer(
+            self.model,
+            arguments,
+            optimization=settings,
+            sampler=sampler,
+            train_dataset=items,
+            eval_dataset=validation,
+            data_collator=collator,
+            processing_class=self.processor,
+            callbacks=[
+                LogLines(self.log),
+                *selection_callbacks(evaluation, steps_per_epoch, evaluates),
+                *([callback] if callback is not None else []),
+            ],
         )
-    else:
-        captions = [item.caption for item in dataset.captioned_images()]
-        vocabulary_size = recipe.processor.vocabulary_size
-        if uses_wordpieces:
-            tokenizer = learn_wordpiece_tokenizer(captions, vocabulary_size)
-            padding = {"pad_token_id": tokenizer.pad_token_id}
-        else:
-            tokenizer = learn_clip_tokenizer(captions, vocabulary_size, mask_token=has_word_mask)
-            padding = {}
-        model = method.training_class(build_config(vocab_size=len(tokenizer), **padding))
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise RecipeError(f"recipe {recipe.name}: this configuration of {recipe.method} has nothing to train.")
-    processor = ReIDProcessor.build(
-        tokenizer,
-        image_size=(height, width),
-        image_mean=recipe.processor.image_mean,
-        image_std=recipe.processor.image_std,
-        interpolation=recipe.processor.interpolation,
-        max_text_length=model.config.max_text_length,
-        truncation_keeps_sep=recipe.processor.truncation_keeps_sep,
-        clean_text=defaults.clean_text,
-        pad_token_id=defaults.pad_token_id,
-        caption_cleaning=recipe.processor.caption_cleaning,
-    )
-    return model, processor
+        trainer.remove_callback(PrinterCallback)
+        trainer.remove_callback(ProgressCallback)
+        if self.progress:
+            trainer.add_callback(ProgressBar)
+        return trainer
+
+
+def _arguments(output: Path, **options: Any) -> ReIDTrainingArguments:
+    # transformers asks for use_cpu before it trains in bf16 there
+    return ReIDTrainingArguments(output_dir=str(output), use_cpu=not torch.accelerator.is_available(), **options)
 
 
 def train(
@@ -144,7 +172,8 @@ def train(
 ) -> TrainingSummary:
     """Train a model as a recipe says; model and processor end up directly in `output_dir`, checkpoints below it.
 
-    An interrupted run goes on from its last checkpoint when it is started again with the same recipe.
+    A method with two stages (CLIP-ReID) trains both: the first one's result and checkpoints are in `output_dir/stage1`. An
+    interrupted run goes on from its last checkpoint, of either stage, when it is started again with the same recipe.
 
     Args:
         recipe: The recipe.
@@ -157,8 +186,9 @@ def train(
         log: Called with one line per log step; by default nothing is printed but the bar.
 
     Raises:
-        DatasetError: If the data set is not there, or lacks captions or identities.
+        DatasetError: If the data set is not there, or lacks captions, identities or cameras that the method needs.
         RecipeError: If `output_dir` holds checkpoints of another recipe, or the set is too small for a batch.
+        CheckpointError: If what the first stage learned is not what the second one was trained with.
     """
     started = time.monotonic()
     if dataset is not None:
@@ -166,65 +196,40 @@ def train(
     if seed is not None:
         recipe = replace(recipe, seed=seed)
     output = Path(output_dir)
-    records = load_dataset(recipe.dataset, data_root, "train", require_captions=True, require_identities=True)
-    validation = _validation_split(recipe, data_root)
-    settings, evaluation = recipe.optimization, recipe.evaluation
-    if settings.batch_size < 2:
-        raise RecipeError(f"recipe field optimization.batch_size is {settings.batch_size}, but must be at least 2.")
+    check_selection(recipe.evaluation)
+    check_report_to(recipe.logging.report_to)
+    records = _load(recipe, data_root, "train")
+    validation = _evaluation_split(recipe, data_root, records)
+    surroundings = _arguments(output)
+    stages = [recipe.optimization, *([recipe.stage_one] if recipe.stage_one is not None else [])]
+    for settings in stages:
+        _check_batch_size(settings, surroundings.world_size)
 
     set_seed(recipe.seed)
     model, processor = build_model(recipe, records)
-    pairs = ImageTextPairs(
-        records, processor, recipe.augmentation, recipe.caption_augmentation, cache_images=settings.cache_images
-    )
-    steps_per_epoch = len(pairs) // settings.batch_size // settings.gradient_accumulation_steps
-    if steps_per_epoch < 1:
-        raise RecipeError(
-            f"{len(pairs)} training pairs do not fill one step of {settings.gradient_accumulation_steps} × "
-            f"{settings.batch_size}; lower optimization.batch_size."
+    recipe = with_processor_of_method(recipe, model.config)  # what is stored is complete
+    if validation is None and recipe.evaluation.select_best and log is not None:
+        log(
+            f"{records.label} has no {recipe.evaluation.split} split to select the best model on: the last one is kept."
         )
-    checkpoint = _checkpoint_to_resume(output, recipe) if resume else None
-    output.mkdir(parents=True, exist_ok=True)
-    (output / RECIPE_FILE).write_text(_to_yaml(recipe), encoding="utf-8")
-    evaluates = validation is not None and evaluation.every_epochs > 0
-    arguments = ReIDTrainingArguments(
-        output_dir=str(output),
-        num_train_epochs=settings.num_epochs,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=evaluation.batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation_steps,
-        # None: not even named, because transformers is about to give it another name
-        gradient_checkpointing=True if settings.gradient_checkpointing else None,
-        bf16=settings.bf16,
-        use_cpu=not torch.accelerator.is_available(),  # asked for by transformers before it trains in bf16 there
-        max_grad_norm=settings.max_grad_norm,
-        dataloader_num_workers=settings.num_workers,
-        logging_steps=settings.logging_steps,
-        save_strategy="steps",
-        save_steps=max(1, evaluation.save_every_epochs * steps_per_epoch),
-        save_total_limit=2,
-        eval_strategy="steps" if evaluates else "no",
-        eval_steps=max(1, evaluation.every_epochs * steps_per_epoch) if evaluates else None,
-        load_best_model_at_end=evaluates and evaluation.select_best,
-        metric_for_best_model="R1" if evaluates and evaluation.select_best else None,
-        seed=recipe.seed,
-        report_to="none",
-        disable_tqdm=True,
-    )
-    trainer = ReIDTrainer(
-        model,
-        arguments,
-        optimization=settings,
-        train_dataset=pairs,
-        eval_dataset=validation,
-        data_collator=ImageTextCollator(processor, image_ids="image_ids" in signature(model.forward).parameters),
-        processing_class=processor,
-        callbacks=[LogLines(log)],
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    if progress:
-        trainer.add_callback(ProgressBar)
+    run = _Run(recipe, model, processor, surroundings.world_size, resume, progress, log)
+    items, collator = _items(run, records)
+    sampler = _sampler(run, items)
+    if resume:
+        _refuse_other_recipe(output, recipe)
+    elif surroundings.should_save:
+        discard_checkpoints(output)
+        discard_stage_one(output / STAGE_ONE_FOLDER)
+    if surroundings.should_save:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / RECIPE_FILE).write_text(_to_yaml(recipe), encoding="utf-8")
+
+    hand_over, stage_one_steps = None, None
+    if recipe.stage_one is not None:
+        hand_over, stage_one_steps = _train_stage_one(run, recipe.stage_one, records, output / STAGE_ONE_FOLDER)
+    checkpoint = last_complete_checkpoint(output) if resume else None
+    set_seed(recipe.seed)
+    trainer = run.trainer(output, recipe.optimization, items, sampler, collator, validation, hand_over)
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.save_model(str(output))
     processor.save_pretrained(output)
@@ -235,21 +240,114 @@ def train(
     return TrainingSummary(
         output_dir=output,
         steps=result.global_step,
-        epochs=float(trainer.state.epoch or 0),
+        epochs=recipe.optimization.num_epochs * result.global_step / sampler.num_steps,
         seconds=time.monotonic() - started,
         loss=result.training_loss,
         metrics=metrics,
         resumed_from=checkpoint,
+        stage_one_steps=stage_one_steps,
     )
 
 
-def _validation_split(recipe: Recipe, data_root: str | Path) -> PersonDataset | None:
-    """The validation split, if the data set has one."""
+def _train_stage_one(
+    run: _Run, settings: OptimizationSettings, records: PersonDataset, folder: Path
+) -> tuple[HandOver, int]:
+    """Learn the prompts, unless a former run did; then everything is ready for the second stage."""
+    model, recipe = run.model, run.recipe
+    hand_over = load_stage_one(model, folder) if run.resume else None
+    if hand_over is not None:
+        return hand_over, hand_over.steps
+    model.set_training_stage(1)
+    device = _arguments(folder).device
+    features = cache_image_features(
+        model.to(device),
+        records,
+        run.processor,
+        batch_size=recipe.evaluation.batch_size,
+        num_workers=settings.num_workers,
+    )
+    items = ImageFeatures(features, records)
+    checkpoint = last_complete_checkpoint(folder) if run.resume else None
+    log = run.log
+    run = replace(run, log=None if log is None else lambda line: log(f"stage 1: {line}"))
+    set_seed(recipe.seed)
+    sampler = run.sampler(RandomOrder(len(items), recipe.seed), settings, drop_last=settings.drop_last)
+    trainer = run.trainer(folder, settings, items, sampler, ImageFeatures.collate)
+    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.save_model(str(folder))
+    trainer.accelerator.wait_for_everyone()
+    hand_over = finish_stage_one(model, folder, result.global_step, write=trainer.args.should_save)
+    model.set_training_stage(2)
+    return hand_over, result.global_step
+
+
+def _items(run: _Run, records: PersonDataset) -> tuple[TrainingImages, ImageCollator]:
+    """The training items of the method, and what makes a batch of them."""
+    recipe, settings, inputs = run.recipe, run.recipe.optimization, signature(run.model.forward).parameters
+    image_ids = "image_ids" in inputs
+    if get_method(recipe.method).model_class.supports_text:
+        pairs = ImageTextPairs(
+            records,
+            run.processor,
+            recipe.augmentation,
+            recipe.caption_augmentation,
+            cache_images=settings.cache_images,
+        )
+        return pairs, ImageTextCollator(run.processor, image_ids=image_ids)
+    config = run.model.config
+    labels = [
+        name for name, used in (("camera_ids", config.uses_camera_ids), ("view_ids", config.uses_view_ids)) if used
+    ]
+    images = TrainingImages(
+        records, run.processor, recipe.augmentation, cache_images=settings.cache_images, labels=labels
+    )
+    return images, ImageCollator(image_ids=image_ids)
+
+
+def _sampler(run: _Run, items: TrainingImages) -> TrainingSampler:
+    recipe, settings = run.recipe, run.recipe.optimization
+    if recipe.sampler.kind == "random":
+        return run.sampler(RandomOrder(len(items), recipe.seed), settings, drop_last=settings.drop_last)
+    count, own_batch = recipe.sampler.images_per_identity, settings.batch_size // run.world_size
+    if own_batch % count or own_batch // count < 2:
+        raise RecipeError(
+            f"a batch of {own_batch} images per process is not made of at least 2 identities with {count} images each; change "
+            "optimization.batch_size or sampler.images_per_identity."
+        )
     try:
-        records = load_dataset(recipe.dataset, data_root, "val", require_captions=True, require_identities=True)
+        order = IdentitySampler(items.person_label_of_items(), own_batch // count, count, recipe.seed)
+    except ConfigurationError as error:
+        raise RecipeError(str(error)) from error
+    return run.sampler(order, settings, drop_last=True)
+
+
+def _check_batch_size(settings: OptimizationSettings, world_size: int) -> None:
+    if settings.batch_size % world_size:
+        raise RecipeError(
+            f"optimization.batch_size is {settings.batch_size}, which {world_size} processes cannot share equally."
+        )
+    if settings.batch_size // world_size < 2:
+        raise RecipeError(
+            f"recipe field optimization.batch_size is {settings.batch_size}, but must be at least 2 for every process."
+        )
+
+
+def _load(recipe: Recipe, data_root: str | Path, split: str) -> PersonDataset:
+    captions = get_method(recipe.method).model_class.supports_text
+    options = recipe.dataset_options
+    return load_dataset(recipe.dataset, data_root, split, require_captions=captions, require_identities=True, **options)
+
+
+def _evaluation_split(recipe: Recipe, data_root: str | Path, training: PersonDataset) -> PersonDataset | None:
+    """What to evaluate on; `None` if the data set has no validation split, or is not divided at all."""
+    try:
+        records = _load(recipe, data_root, recipe.evaluation.split)
     except DatasetError:
+        if recipe.evaluation.split != "val":
+            raise
         return None  # the train split was read from the same files, so this says: there is no such split
-    return records if len(records) else None
+    undivided = [record.image_path for record in records] == [record.image_path for record in training]
+    return None if undivided or not len(records) else records
 
 
 def _to_yaml(recipe: Recipe) -> str:
@@ -263,17 +361,13 @@ def _plain(value: Any) -> Any:
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _checkpoint_to_resume(output: Path, recipe: Recipe) -> Path | None:
-    """Last complete checkpoint of the same recipe."""
-    if not output.is_dir():
-        return None
-    last = get_last_checkpoint(str(output))
-    if last is None:
-        return None
+def _refuse_other_recipe(output: Path, recipe: Recipe) -> None:
+    """Checkpoints of a run with other settings are not gone on from."""
+    if not any(list_checkpoints(folder) for folder in (output, output / STAGE_ONE_FOLDER)):
+        return
     previous = output / RECIPE_FILE
     if not previous.is_file() or previous.read_text(encoding="utf-8") != _to_yaml(recipe):
         raise RecipeError(
             f"{output} holds checkpoints of a run with other settings ({previous.name} tells which); use another output "
             "folder, or start over with --no-resume."
         )
-    return Path(last)

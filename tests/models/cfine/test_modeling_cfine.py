@@ -257,6 +257,20 @@ def test_a_batch_padded_to_less_gives_the_same_features(masked):
         assert torch.equal(features.token_indices, expected.token_indices)
 
 
+@pytest.mark.parametrize(("lengths", "kept"), [((11, 4, 9), 11), ((3, 5, 2), 10)])  # 2 · K_t = 10
+@torch.no_grad()
+def test_padding_can_be_left_out_of_the_text_tower(lengths, kept):
+    """What is selected does not depend on it, not even in sentences with fewer words than are selected."""
+    model, inputs = build(CFineModel), sentences(lengths=lengths)
+    assert 2 * model.config.num_text_tokens_per_group == 10
+    short, whole = model.get_text_features(**inputs, keep_padding=False), model.get_text_features(**inputs)
+    assert whole.tokens.shape[1] == LENGTH
+    assert short.tokens.shape[1] == short.token_mask.shape[1] == short.token_scores.shape[1] == kept
+    assert torch.equal(short.token_indices, whole.token_indices)
+    torch.testing.assert_close(short.tokens, whole.tokens[:, :kept], rtol=0, atol=1e-5)
+    torch.testing.assert_close(short.embeds, whole.embeds, rtol=0, atol=1e-5)  # another order of summation
+
+
 def test_a_batch_that_is_too_long_is_refused():
     model = build(CFineModel)
     with pytest.raises(ConfigurationError, match="have 21 tokens, but the model takes 20"):

@@ -9,7 +9,11 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from reid_zoo.errors import CheckpointError, ConfigurationError
-from reid_zoo.models.encoders.clip_text_transformer import CLIPTextTransformer, end_of_text_indices
+from reid_zoo.models.encoders.clip_text_transformer import (
+    CLIPTextTransformer,
+    end_of_text_indices,
+    without_padding,
+)
 from reid_zoo.models.encoders.configuration_clip_text_transformer import ReIDCLIPTextConfig
 from reid_zoo.models.encoders.text_tower_weights import (
     convert_openai_clip_text,
@@ -49,6 +53,15 @@ def sentences() -> torch.Tensor:
         ids[row, end] = END
         ids[row, end + 1 :] = 0
     return ids
+
+
+@torch.no_grad()
+def test_padding_behind_the_longest_sentence_can_be_left_out():
+    model, ids = tower(), sentences()[:2]
+    assert without_padding(sentences()).shape == (3, 12)
+    short = without_padding(ids)
+    assert torch.equal(short, ids[:, :8])
+    torch.testing.assert_close(model(short).last_hidden_state, model(ids).last_hidden_state[:, :8], **CLOSE)
 
 
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])

@@ -128,6 +128,10 @@ def test_masked_words_are_told_from_the_image():
         difference = (model.implicit_relation_reasoning(words, changed) - logits).abs().amax(dim=2)
     assert (difference[0] > 1e-4).all()
     assert (difference[1:] < 1e-5).all()
+    positions = torch.rand(BATCH, LENGTH) < 0.3
+    with torch.no_grad():
+        some = model.implicit_relation_reasoning(words, tokens, positions)
+    torch.testing.assert_close(some, logits[positions], rtol=0, atol=1e-5)  # another order of summation
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from transformers import BertModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from ...distributed import JointBatchMixin
 from ...errors import ConfigurationError
 from ...losses import CMPCLoss, CMPMLoss, CrossModalTripletLoss, DiversityLoss
 from ...outputs import EncoderOutput, ReIDTrainingOutput, RetrievalFeatures, RetrievalOutput
@@ -202,6 +203,8 @@ class CFineModel(CFinePreTrainedModel):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        *,
+        keep_padding: bool = True,
         **kwargs: Any,
     ) -> RetrievalFeatures:
         """Features of sentences.
@@ -211,6 +214,9 @@ class CFineModel(CFinePreTrainedModel):
                 fixes how many words are selected.
             attention_mask: `(B, L)`, 1 on real tokens; by default everything but the padding id.
             token_type_ids: `(B, L)` segment ids.
+            keep_padding: Whether padding is encoded too, up to `max_text_length`, so that tokens and scores of all batches
+                are of one length (default). If not, they end with the longest sentence of the batch, but not before the
+                last position that can be selected. No other output depends on it.
             kwargs: Other keys of a processor's output are not needed and passed over.
 
         Returns:
@@ -233,6 +239,10 @@ class CFineModel(CFinePreTrainedModel):
             attention_mask = functional.pad(attention_mask, (0, missing), value=0)
             if token_type_ids is not None:
                 token_type_ids = functional.pad(token_type_ids, (0, missing), value=0)
+        if not keep_padding:
+            length = self._needed_text_length(attention_mask)
+            input_ids, attention_mask = input_ids[:, :length], attention_mask[:, :length]
+            token_type_ids = None if token_type_ids is None else token_type_ids[:, :length]
         encoded = encode_with_bert(
             self.text_model,
             input_ids,
@@ -244,6 +254,18 @@ class CFineModel(CFinePreTrainedModel):
         return self._features(
             encoded, self.config.num_text_tokens_per_group, attention_mask.bool(), self.text_bottleneck
         )
+
+    def _needed_text_length(self, attention_mask: Tensor) -> int:
+        """Length up to the last real token of the batch.
+
+        Class token and padding, whose scores are 0, fill up the selection of short sentences, the first positions first.
+        """
+        length = attention_mask.shape[1]
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # shapes cannot depend on values
+            return length
+        positions = torch.arange(length, device=attention_mask.device)
+        longest = int((positions * (attention_mask != 0)).max()) + 1
+        return max(longest, 2 * self.config.num_text_tokens_per_group if self.config.needs_token_selection else 1)
 
     def _features(
         self, encoded: EncoderOutput, group_size: int, token_mask: Tensor | None, bottleneck: nn.Module
@@ -438,7 +460,7 @@ class FineGrainedCorrespondenceDiscovery(nn.Module):
         }
 
 
-class CFineForTraining(CFinePreTrainedModel):
+class CFineForTraining(JointBatchMixin, CFinePreTrainedModel):
     """CFine with what only training needs: CFR, FCD, the CMPC classifier and the losses."""
 
     def __init__(self, config: CFineConfig) -> None:
@@ -487,17 +509,30 @@ class CFineForTraining(CFinePreTrainedModel):
 
         Returns:
             The total loss (Eq. 14) and every term: `cmpm_<granularity>` and `cmpc_<granularity>` unweighted, `cmpm` and
-            `cmpc` as weighted sums, `diversity_image`, `diversity_text`, `triplet`.
+            `cmpc` as weighted sums, `diversity_image`, `diversity_text`, `triplet`. Tokens of the text features are
+            those without padding, see [`CFineModel.get_text_features`].
         """
         config = self.config
         images = self.cfine.get_image_features(pixel_values)
-        texts = self.cfine.get_text_features(input_ids, attention_mask, token_type_ids)
+        texts = self.cfine.get_text_features(input_ids, attention_mask, token_type_ids, keep_padding=False)
         assert images.granularities is not None and texts.granularities is not None
+        similarities, correspondences = self._training_similarities(images, texts)
+        (person_labels,) = self.gather_batch(person_labels)
+        image_vectors, text_vectors = (
+            dict(
+                zip(
+                    config.granularities,
+                    self.gather_batch(*(vectors[name].float() for name in config.granularities)),
+                    strict=True,
+                )
+            )
+            for vectors in (images.granularities, texts.granularities)
+        )
         terms: dict[str, Tensor] = {}
 
         # Cross-modal alignment of every granularity (Eq. 11).
         for name in config.granularities:
-            pair = images.granularities[name].float(), texts.granularities[name].float()
+            pair = image_vectors[name], text_vectors[name]
             terms[f"cmpm_{name}"] = self.cmpm_loss(*pair, person_labels)
             terms[f"cmpc_{name}"] = self.cmpc_loss(*pair, person_labels)
         for loss, weights in (("cmpm", config.cmpm_granularity_weights), ("cmpc", config.cmpc_granularity_weights)):
@@ -509,16 +544,15 @@ class CFineForTraining(CFinePreTrainedModel):
 
         # Diversity (Eq. 13): the release leaves the low granularity out, the paper does not.
         compared = config.granularities if config.diversity_form == "paper" else config.granularities[1:]
-        for modality, features in (("image", images.granularities), ("text", texts.granularities)):
+        for modality, vectors in (("image", image_vectors), ("text", text_vectors)):
             terms[f"diversity_{modality}"] = (
-                self.diversity_loss(torch.stack([features[name].float() for name in compared], dim=1))
+                self.diversity_loss(torch.stack([vectors[name] for name in compared], dim=1))
                 if compared
                 else total.new_zeros(())
             )
         total = total + config.diversity_weight * (terms["diversity_image"] + terms["diversity_text"])
 
         # Triplet ranking on the similarities of CFR and FCD (Eq. 12).
-        similarities, correspondences = self._training_similarities(images, texts)
         if similarities:
             terms["triplet"] = self.triplet_loss(similarities["total"], person_labels)
             total = total + config.triplet_weight * terms["triplet"]  # Eq. 14
@@ -534,7 +568,7 @@ class CFineForTraining(CFinePreTrainedModel):
     def _training_similarities(
         self, images: RetrievalFeatures, texts: RetrievalFeatures
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """S_c, S_f and their sum, whichever are switched on, from the raw encoder tokens."""
+        """S_c, S_f and their sum, whichever are switched on, from the raw encoder tokens of all processes."""
         config = self.config
         if not (config.use_cfr or config.use_fcd):
             return {}, {}
@@ -546,12 +580,13 @@ class CFineForTraining(CFinePreTrainedModel):
         word_mask = None
         if config.mask_padded_selection and texts.token_mask is not None:
             word_mask = texts.token_mask.gather(1, texts.token_indices)
+        image_class, text_class, patches, words, word_mask = self.gather_batch(
+            image_tokens[:, 0], text_tokens[:, 0], patches, words, word_mask
+        )
         similarities: dict[str, Tensor] = {}
         correspondences: dict[str, Tensor] = {}
         if config.use_cfr:
-            similarities |= self.cross_grained_feature_refinement(
-                image_tokens[:, 0], text_tokens[:, 0], patches, words, word_mask
-            )
+            similarities |= self.cross_grained_feature_refinement(image_class, text_class, patches, words, word_mask)
         if config.use_fcd:
             num_patches, num_words = config.num_image_tokens_per_group, config.num_text_tokens_per_group
             found = self.fine_grained_correspondence_discovery(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import initialization as init
 
+from ...distributed import JointBatchMixin
 from ...errors import ConfigurationError, QueryError
 from ...losses import BatchHardTripletLoss, SupervisedContrastiveLoss
 from ...outputs import ReIDTrainingOutput, RetrievalFeatures, RetrievalOutput
@@ -312,7 +313,7 @@ class CLIPReIDModel(CLIPReIDPreTrainedModel):
         return RetrievalOutput(image_features=self.get_image_features(pixel_values, camera_ids, view_ids))
 
 
-class CLIPReIDForTraining(CLIPReIDPreTrainedModel):
+class CLIPReIDForTraining(JointBatchMixin, CLIPReIDPreTrainedModel):
     """CLIP-ReID with what only training needs: classifiers, prompts, the text tower and the losses.
 
     `set_training_stage(1)` trains the prompts, `set_training_stage(2)` (the state after construction) everything else.
@@ -484,7 +485,8 @@ class CLIPReIDForTraining(CLIPReIDPreTrainedModel):
 
     def _stage_one(self, image_features: Tensor, labels: Tensor) -> ReIDTrainingOutput:
         texts = self.prompt_features(labels).float()
-        image_to_text, text_to_image = self.contrastive_loss.directions(image_features.float(), texts, labels)
+        images, texts, labels = self.gather_batch(image_features.float(), texts, labels)
+        image_to_text, text_to_image = self.contrastive_loss.directions(images, texts, labels)
         terms = {"i2t": image_to_text, "t2i": text_to_image}  # Eqs. 2 and 4
         return ReIDTrainingOutput(loss=image_to_text + text_to_image, loss_terms=terms)  # Eq. 3
 
@@ -494,17 +496,16 @@ class CLIPReIDForTraining(CLIPReIDPreTrainedModel):
         config, inner = self.config, self.clip_reid
         states = inner.image_states(pixel_values, camera_ids, view_ids)
         necks = inner.bottleneck(states.feat), inner.bottleneck_proj(states.feat_proj)
-        logits = {"feat": self.classifier(necks[0]).float(), "feat_proj": self.classifier_proj(necks[1]).float()}
-        image = states.feat_proj.float()
+        own_labels = labels
+        *features, neck, neck_proj, labels = self.gather_batch(
+            states.feat_last.float(), states.feat.float(), states.feat_proj.float(), *necks, labels
+        )
+        logits = {"feat": self.classifier(neck).float(), "feat_proj": self.classifier_proj(neck_proj).float()}
+        image = features[-1]
 
         terms = {
             "id": self._classify(logits["feat"], labels) + self._classify(logits["feat_proj"], labels),  # Eq. 6
-            "triplet": torch.stack(  # Eq. 7
-                [
-                    self.triplet_loss(feature.float(), labels)
-                    for feature in (states.feat_last, states.feat, states.feat_proj)
-                ]
-            ).sum(),
+            "triplet": torch.stack([self.triplet_loss(feature, labels) for feature in features]).sum(),  # Eq. 7
         }
         assert config.text_loss_terms is not None and config.id_loss_weight is not None
         weights = {"id": config.id_loss_weight, "triplet": config.triplet_loss_weight}
@@ -517,7 +518,10 @@ class CLIPReIDForTraining(CLIPReIDPreTrainedModel):
             terms["i2t"] = self._classify(logits["text"], labels)
         if len(config.text_loss_terms) > ("i2t" in config.text_loss_terms):
             one_stage = config.training_mode == "one_stage"
-            of_batch = self.prompt_features(labels).float() if one_stage else self._fixed_text_features(labels)
+            if one_stage:  # every process encodes the prompts of its own images
+                (of_batch,) = self.gather_batch(self.prompt_features(own_labels).float())
+            else:
+                of_batch = self._fixed_text_features(labels)
             directions = dict(
                 zip(
                     ("i2t_in_batch", "t2i_in_batch"),

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from transformers import BertModel
 from transformers import initialization as init
 
+from ...distributed import JointBatchMixin
 from ...losses import CMPMLoss, IdentityLoss, InfoNCELoss, SDMLoss
 from ...outputs import ReIDTrainingOutput, RetrievalFeatures
 from ..clip_dual_encoder import CLIPDualEncoderModel, CLIPDualEncoderPreTrainedModel
 from ..configuration_clip_dual_encoder import CLIPDualEncoderConfig
-from ..encoders.clip_text_transformer import CLIPTextTransformer
+from ..encoders.clip_text_transformer import CLIPTextTransformer, without_padding
 from ..encoders.text_tower import encode_with_bert
 from .configuration_dual_encoder import DualEncoderConfig
 
@@ -175,7 +176,7 @@ class DualEncoderModel(DualEncoderPreTrainedModel, CLIPDualEncoderModel):
         return self.text_features(self.encode_texts(input_ids, attention_mask), input_ids, attention_mask)
 
 
-class DualEncoderForTraining(DualEncoderPreTrainedModel):
+class DualEncoderForTraining(JointBatchMixin, DualEncoderPreTrainedModel):
     """The dual encoder with its losses and, if used, the identity classifier."""
 
     def __init__(self, config: DualEncoderConfig) -> None:
@@ -213,13 +214,17 @@ class DualEncoderForTraining(DualEncoderPreTrainedModel):
             attention_mask: See `get_text_features`.
 
         Returns:
-            The total loss, every term without its weight, and with `id` the accuracies `image_id` and `text_id`.
+            The total loss, every term without its weight, and with `id` the accuracies `image_id` and `text_id`. With CLIP's
+            text tower the tokens of the text features end with the longest sentence of the batch.
         """
         config = self.config
+        if config.text_encoder == "clip":
+            input_ids = without_padding(input_ids)
         images = self.get_image_features(pixel_values)
         texts = self.get_text_features(input_ids, attention_mask=attention_mask)
         assert images.granularities is not None and texts.granularities is not None
         image, text = images.granularities["global"].float(), texts.granularities["global"].float()
+        image, text, person_labels = self.gather_batch(image, text, person_labels)
         terms: dict[str, Tensor] = {}
         accuracies: dict[str, Tensor] = {}
         if "sdm" in config.loss_terms:

@@ -14,7 +14,9 @@ from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-__all__ = ["MultiHeadAttention", "attention_row", "eager_attention_forward", "init_fused_attention"]
+from .activated_linear import normed_linear
+
+__all__ = ["MultiHeadAttention", "attention_row", "eager_attention_forward", "effective_weight", "init_fused_attention"]
 
 
 def eager_attention_forward(
@@ -56,6 +58,21 @@ def attention_row(query: Tensor, key: Tensor, scaling: float, key_mask: Tensor |
     return scores.softmax(dim=-1)
 
 
+def effective_weight(linear: nn.Module) -> Tensor:
+    """Weight of a linear layer, what low-rank adapters beside it (of the package peft) add to it included.
+
+    Args:
+        linear: `nn.Linear`, or what peft put in its place. The dropout of an adapter is left out.
+    """
+    weight: Any = linear.weight
+    layer: Any = linear
+    if not hasattr(layer, "lora_A") or layer.merged or layer.disable_adapters:
+        return weight
+    for name in layer.active_adapters:
+        weight = weight + layer.get_delta_weight(name)
+    return weight
+
+
 class MultiHeadAttention(nn.Module):
     """Self- or cross-attention with biases everywhere and query, key and value projections in one matrix.
 
@@ -89,22 +106,34 @@ class MultiHeadAttention(nn.Module):
     def _split_heads(self, states: Tensor) -> Tensor:
         return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
-    def forward(self, hidden_states: Tensor, memory: Tensor | None = None, memory_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        hidden_states: Tensor,
+        memory: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        *,
+        norm: nn.LayerNorm | None = None,
+    ) -> Tensor:
         """Attend from `hidden_states` to `memory`.
 
         Args:
             hidden_states: `(B, Lq, D)` queries.
             memory: `(B, Lk, D)` keys and values; `None` for self-attention.
             memory_mask: `(B, Lk)`, true where a key may be attended to.
+            norm: Layer norm that `hidden_states` go through first.
 
         Returns:
             `(B, Lq, D)`.
         """
         if memory is None:
-            query, key, value = self.in_proj(hidden_states).chunk(3, dim=-1)
+            projected = (
+                self.in_proj(hidden_states) if norm is None else normed_linear(hidden_states, norm, self.in_proj)
+            )
+            query, key, value = projected.chunk(3, dim=-1)
         else:
             size = self.hidden_size
-            weight, bias = self.in_proj.weight, self.in_proj.bias
+            weight, bias = effective_weight(self.in_proj), self.in_proj.bias
+            hidden_states = hidden_states if norm is None else norm(hidden_states)
             query = nn.functional.linear(hidden_states, weight[:size], bias[:size])
             key, value = nn.functional.linear(memory, weight[size:], bias[size:]).chunk(2, dim=-1)
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
@@ -141,7 +170,7 @@ class MultiHeadAttention(nn.Module):
             `(B, L)` probabilities, constants for the gradient.
         """
         size = self.hidden_size
-        weight, bias = self.in_proj.weight, self.in_proj.bias
+        weight, bias = effective_weight(self.in_proj), self.in_proj.bias
         batch = torch.arange(len(hidden_states), device=hidden_states.device)
         query = nn.functional.linear(hidden_states[batch, positions][:, None], weight[:size], bias[:size])
         key = nn.functional.linear(hidden_states, weight[size : 2 * size], bias[size : 2 * size])

@@ -157,7 +157,10 @@ class CLIPResNet(PreTrainedModel):
                 f"{expected[2]}); use its processor, or resize_image_grid() for another image size."
             )
         trunk = self.trunk
-        states = trunk.stem(pixel_values.to(trunk.conv1.weight.dtype))
+        pixels = pixel_values.to(trunk.conv1.weight.dtype)
+        if pixels.is_cuda:  # the layout that tensor cores work in; convolutions pass it on
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+        states = trunk.stem(pixels)
         penultimate = trunk.layer3(trunk.layer2(trunk.layer1(states)))
         last = trunk.layer4(penultimate)
         return ResNetOutput(last, penultimate, self.attention_pooling(last))

@@ -19,7 +19,7 @@ from .attention import MultiHeadAttention, init_fused_attention
 from .configuration_clip_text_transformer import ReIDCLIPTextConfig
 from .transformer_block import TransformerBlock
 
-__all__ = ["CLIPTextTransformer", "CLIPTextTransformerLayer", "end_of_text_indices"]
+__all__ = ["CLIPTextTransformer", "CLIPTextTransformerLayer", "end_of_text_indices", "without_padding"]
 
 
 def end_of_text_indices(input_ids: Tensor) -> Tensor:
@@ -29,6 +29,16 @@ def end_of_text_indices(input_ids: Tensor) -> Tensor:
     first one if there are several (transformers' tokenizer pads with the end token).
     """
     return input_ids.argmax(dim=1)
+
+
+def without_padding(input_ids: Tensor) -> Tensor:
+    """Sentences without the columns behind the last end of the text, which no other token sees: `(B, L)` → `(B, l)`.
+
+    Nothing is cut while compiling or exporting, where shapes cannot depend on values.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return input_ids
+    return input_ids[:, : int(end_of_text_indices(input_ids).max()) + 1]
 
 
 class CLIPTextTransformerLayer(TransformerBlock):

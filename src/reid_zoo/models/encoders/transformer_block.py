@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
-from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from .activated_linear import activated_linear, activation_function, normed_linear
 from .attention import MultiHeadAttention
 
 __all__ = ["TransformerBlock", "TransformerMLP"]
@@ -18,13 +18,16 @@ class TransformerMLP(nn.Module):
     def __init__(self, hidden_size: int, intermediate_size: int, activation: str, dropout: float = 0.0) -> None:
         super().__init__()
         self.fc1 = nn.Linear(hidden_size, intermediate_size)
-        self.activation = ACT2FN[activation]
+        self.activation = activation_function(activation)
         self.fc2 = nn.Linear(intermediate_size, hidden_size)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """`(..., D)` → `(..., D)`; dropout after the activation and after the second layer."""
-        return self.dropout(self.fc2(self.dropout(self.activation(self.fc1(hidden_states)))))
+    def forward(self, hidden_states: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
+        """`(..., D)` → `(..., D)`, after `norm`; dropout after the activation and after the second layer."""
+        hidden = self.fc1(hidden_states) if norm is None else normed_linear(hidden_states, norm, self.fc1)
+        if self.training and self.dropout.p:
+            return self.dropout(self.fc2(self.dropout(self.activation(hidden))))
+        return activated_linear(hidden, self.activation, self.fc2)
 
 
 class TransformerBlock(GradientCheckpointingLayer):
@@ -65,5 +68,5 @@ class TransformerBlock(GradientCheckpointingLayer):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """`(B, L, D)` → `(B, L, D)`."""
-        hidden_states = hidden_states + self.self_attn(self.layer_norm1(hidden_states))
-        return hidden_states + self.mlp(self.layer_norm2(hidden_states))
+        hidden_states = hidden_states + self.self_attn(hidden_states, norm=self.layer_norm1)
+        return hidden_states + self.mlp(hidden_states, norm=self.layer_norm2)

@@ -13,13 +13,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from transformers import initialization as init
-from transformers.activations import ACT2FN
 
 from ...data.masking import mask_words
+from ...distributed import JointBatchMixin, own_draws_on_every_process
 from ...errors import ConfigurationError
 from ...losses import CMPMLoss, IdentityLoss, InfoNCELoss, MaskedLanguageModelingLoss, SDMLoss
 from ...outputs import ReIDTrainingOutput, RetrievalFeatures
 from ..clip_dual_encoder import CLIPDualEncoderModel, CLIPDualEncoderPreTrainedModel
+from ..encoders.activated_linear import activation_function
 from ..encoders.cross_modal_encoder import CrossModalEncoder, init_linear_bias
 from .configuration_irra import IRRAConfig
 
@@ -33,12 +34,12 @@ class MaskedWordHead(nn.Module):
         super().__init__()
         self.num_layers = config.cross_modal_num_layers
         self.dense = nn.Linear(config.projection_dim, config.projection_dim)
-        self.activation = ACT2FN["quick_gelu"]
+        self.activation = activation_function("quick_gelu")
         self.layer_norm = nn.LayerNorm(config.projection_dim)
         self.output = nn.Linear(config.projection_dim, config.text_config.vocab_size)
 
     def forward(self, states: Tensor) -> Tensor:
-        """`(B, T, D)` → `(B, T, V)`."""
+        """`(..., D)` → `(..., V)`."""
         return self.output(self.layer_norm(self.activation(self.dense(states))))
 
 
@@ -53,17 +54,19 @@ class ImplicitRelationReasoning(nn.Module):
         )
         self.head = MaskedWordHead(config)
 
-    def forward(self, text_tokens: Tensor, image_tokens: Tensor) -> Tensor:
-        """Logits of every word.
+    def forward(self, text_tokens: Tensor, image_tokens: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Logits of every word, or of some.
 
         Args:
             text_tokens: `(B, T, D)` projected tokens of the masked sentences; padding takes part.
             image_tokens: `(B, 1+N, D)` projected tokens of the images, the class token included.
+            positions: `(B, T)`, true where logits are wanted; by default everywhere.
 
         Returns:
-            `(B, T, V)`.
+            `(B, T, V)`, or `(n, V)` of the n positions in row-major order.
         """
-        return self.head(self.encoder(text_tokens, image_tokens))
+        states = self.encoder(text_tokens, image_tokens)
+        return self.head(states if positions is None else states[positions])
 
 
 class IRRAPreTrainedModel(CLIPDualEncoderPreTrainedModel):
@@ -103,7 +106,7 @@ class IRRAModel(IRRAPreTrainedModel, CLIPDualEncoderModel):
         self.post_init()
 
 
-class IRRAForTraining(IRRAPreTrainedModel):
+class IRRAForTraining(JointBatchMixin, IRRAPreTrainedModel):
     """IRRA with what only training needs: the identity classifier, implicit relation reasoning and the losses."""
 
     def __init__(self, config: IRRAConfig) -> None:
@@ -155,13 +158,14 @@ class IRRAForTraining(IRRAPreTrainedModel):
             raise ConfigurationError("give masked_input_ids and masked_labels together, or neither.")
         if masked_input_ids is None and "mlm" in config.loss_terms:
             assert config.mask_token_id is not None
-            masked = mask_words(
-                input_ids,
-                config.mask_token_id,
-                probability=config.mask_probability,
-                mask_share=config.mask_share,
-                random_share=config.random_share,
-            )
+            with own_draws_on_every_process(input_ids.device):
+                masked = mask_words(
+                    input_ids,
+                    config.mask_token_id,
+                    probability=config.mask_probability,
+                    mask_share=config.mask_share,
+                    random_share=config.random_share,
+                )
             masked_input_ids, masked_labels = masked.input_ids, masked.labels
             if config.mask_matching_captions:
                 input_ids = masked_input_ids
@@ -170,6 +174,7 @@ class IRRAForTraining(IRRAPreTrainedModel):
         images, texts = self.irra.image_features(image_tokens), self.irra.text_features(text_tokens, input_ids)
         assert images.granularities is not None and texts.granularities is not None
         image, text = images.granularities["global"].float(), texts.granularities["global"].float()
+        image, text, person_labels = self.gather_batch(image, text, person_labels)
 
         terms: dict[str, Tensor] = {}
         accuracies: dict[str, Tensor] = {}
@@ -185,9 +190,15 @@ class IRRAForTraining(IRRAPreTrainedModel):
             assert masked_input_ids is not None and masked_labels is not None
             # The release's captions are masked in place: then both passes are one.
             masked_tokens = text_tokens if masked_input_ids is input_ids else self.irra.encode_texts(masked_input_ids)
-            logits = self.implicit_relation_reasoning(masked_tokens, image_tokens).float()
-            terms["mlm"] = self.mlm_loss(logits, masked_labels)
-            accuracies["mlm"] = self.mlm_loss.accuracy(logits, masked_labels)
+            # Scores of the whole vocabulary for every position would be most of the step's memory; few are read.
+            masked_positions = masked_labels != self.mlm_loss.ignored_label
+            word_labels = masked_labels[masked_positions]
+            logits = self.implicit_relation_reasoning(masked_tokens, image_tokens, masked_positions).float()
+            for figures, totals in (
+                (terms, self.mlm_loss.totals(logits, word_labels)),
+                (accuracies, self.mlm_loss.correct(logits, word_labels)),
+            ):
+                figures["mlm"] = self.mlm_loss.reduce(*self.sum_over_processes(*totals))
         if "itc" in config.loss_terms:
             terms["itc"] = self.itc_loss(image, text)
         if "cmpm" in config.loss_terms:

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import initialization as init
 
+from ...distributed import JointBatchMixin
 from ...errors import ConfigurationError, QueryError
 from ...losses import IdentityLoss, SemiHardRankingLoss, SimilarityContrastiveLoss
 from ...outputs import ReIDTrainingOutput, RetrievalFeatures, RetrievalOutput
 from ...precision import full_precision, in_full_precision
 from ..base import ReIDPreTrainedModel
 from ..encoders.clip_loading import load_clip_text_tower
-from ..encoders.clip_text_transformer import CLIPTextTransformer, end_of_text_indices
+from ..encoders.clip_text_transformer import CLIPTextTransformer, end_of_text_indices, without_padding
 from ..encoders.tower_loading import load_image_tower
 from ..encoders.vision_transformer import VisionTransformer
 from ..token_selection import gather_tokens
@@ -332,7 +333,7 @@ class MGCCModel(MGCCPreTrainedModel):
         return RetrievalOutput(similarity=scores, image_features=images, text_features=texts)
 
 
-class MGCCForTraining(MGCCPreTrainedModel):
+class MGCCForTraining(JointBatchMixin, MGCCPreTrainedModel):
     """MGCC with what only training needs: the losses and, if switched on, the identity classifier."""
 
     def __init__(self, config: MGCCConfig) -> None:
@@ -379,13 +380,14 @@ class MGCCForTraining(MGCCPreTrainedModel):
             person_labels: `(B,)` identities; needed for the identity and the ranking loss only. The contrastive loss takes
                 other pairs of the same person as negatives, as the release does.
             attention_mask: Not needed; taken so that a processor's whole output can be passed.
-            image_triplets: `(T, 3)` rows (anchor, positive, negative) of the batch for the ranking loss, images as
-                anchors; drawn at random if not given.
+            image_triplets: `(T, 3)` rows (anchor, positive, negative) of the joint batch for the ranking loss, images as
+                anchors; drawn at random if not given. The same on all processes.
             text_triplets: `(T, 3)`, likewise with sentences as anchors.
 
         Returns:
             The total loss; the terms `image_to_text` and `text_to_image` (Eqs. 13-14) and `align` (Eq. 15), or `rank`; and
-            `id` (unweighted); the similarities `it`, `pw`, `pt`, `iw` and `fused`, with `loss_type="infonce"`.
+            `id` (unweighted); the similarities `it`, `pw`, `pt`, `iw` and `fused`, with `loss_type="infonce"`. With token
+            selection the token scores of the text features end with the longest sentence of the batch.
 
         Raises:
             ConfigurationError: If labels are missing that a loss needs.
@@ -393,26 +395,33 @@ class MGCCForTraining(MGCCPreTrainedModel):
         config = self.config
         if person_labels is None and (config.use_id_loss or config.loss_type == "rank"):
             raise ConfigurationError("the identity and the ranking loss need person_labels.")
+        if config.token_selection:
+            input_ids = without_padding(input_ids)
         images, texts = self.mgcc.get_image_features(pixel_values), self.mgcc.get_text_features(input_ids)
         image_side, text_side = self.mgcc.interaction_features(images), self.mgcc.interaction_features(texts)
+        image, text, person_labels = self.gather_batch(image_side.coarse, text_side.coarse, person_labels)
         terms: dict[str, Tensor] = {}
         similarities: dict[str, Tensor] | None = None
         if config.loss_type == "infonce":
+            # Every process compares its own images with all sentences: all pairs of tokens at once would be too many.
+            tokens, mask = self.gather_batch(texts.tokens, texts.token_mask)
+            all_texts = InteractionFeatures(text, tokens, None if mask.all() else mask)
             with full_precision(pixel_values.device):
-                similarities = self.mgcc.fusion(image_side.float(), text_side.float())
+                similarities = self.mgcc.fusion(image_side.float(), all_texts.float())
+            names = tuple(similarities)
+            similarities = dict(zip(names, self.gather_batch(*similarities.values()), strict=True))
             directions = self.contrastive_loss.directions(similarities["fused"])
             terms["image_to_text"], terms["text_to_image"] = directions
             terms["align"] = self.contrastive_loss.reduce(*directions)  # Eq. 15
             total = terms["align"]
         else:
             assert person_labels is not None
-            sides = (image_side.coarse, text_side.coarse)
-            terms["rank"] = self.ranking_loss(*sides, person_labels, image_triplets, text_triplets)
+            with self.same_draws(image.device):
+                terms["rank"] = self.ranking_loss(image, text, person_labels, image_triplets, text_triplets)
             total = terms["rank"]
         if self.identity_loss is not None:
             assert person_labels is not None
-            sides = (image_side.coarse, text_side.coarse)
-            terms["id"] = torch.stack([self.identity_loss(side, person_labels) for side in sides]).sum()
+            terms["id"] = torch.stack([self.identity_loss(side, person_labels) for side in (image, text)]).sum()
             total = total + config.id_loss_weight * terms["id"]
         return ReIDTrainingOutput(
             loss=total, loss_terms=terms, image_features=images, text_features=texts, similarities=similarities

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from ...data.masking import mask_words, random_image_mask
+from ...distributed import JointBatchMixin, own_draws_on_every_process
 from ...losses import (
     BatchHardTripletLoss,
     CMPMLoss,
@@ -73,7 +74,7 @@ class VFETPSModel(VFETPSPreTrainedModel, CLIPDualEncoderModel):
         self.post_init()
 
 
-class VFETPSForTraining(VFETPSPreTrainedModel):
+class VFETPSForTraining(JointBatchMixin, VFETPSPreTrainedModel):
     """VFE-TPS with what only training needs: TG-MIM, IS-GVFC, the classifiers of the ablations and the losses."""
 
     def __init__(self, config: VFETPSConfig) -> None:
@@ -126,7 +127,8 @@ class VFETPSForTraining(VFETPSPreTrainedModel):
             attention_mask: Not needed: where a sentence ends follows from its ids.
             image_ids: `(B,)` image of each pair; only for `sdm_soft_label_factor`.
             patch_mask: `(B, rows, columns)`, 1 where a patch is masked; by default drawn here.
-            gvfc_indices: `(C,)` samples of the calibration set; by default drawn here.
+            gvfc_indices: `(C,)` samples of the calibration set; by default drawn here. Rows of the joint batch, the same
+                on all processes.
 
         Returns:
             The total loss and every term without its weight.
@@ -134,16 +136,19 @@ class VFETPSForTraining(VFETPSPreTrainedModel):
         config = self.config
         if self.training and config.caption_mask_prob:  # the release's side effect, spec section 5.4
             assert config.mask_token_id is not None
-            input_ids = mask_words(input_ids, config.mask_token_id, probability=config.caption_mask_prob).input_ids
+            with own_draws_on_every_process(input_ids.device):
+                masked = mask_words(input_ids, config.mask_token_id, probability=config.caption_mask_prob)
+            input_ids = masked.input_ids
         image_tokens, text_tokens = self.vfe_tps.encode_images(pixel_values), self.vfe_tps.encode_texts(input_ids)
         images = self.vfe_tps.image_features(image_tokens)
         texts = self.vfe_tps.text_features(text_tokens, input_ids)
         assert images.granularities is not None and texts.granularities is not None
         image, text = images.granularities["global"].float(), texts.granularities["global"].float()
+        image, text, person_labels, image_ids = self.gather_batch(image, text, person_labels, image_ids)
 
         losses: dict[str, Callable[[], Tensor]] = {
             "matching": lambda: self._matching(image, text, person_labels, image_ids),  # Eqs. 6-9
-            "gvfc": lambda: self.feature_calibration_loss(image, person_labels, gvfc_indices),  # Eqs. 4-5
+            "gvfc": lambda: self._calibrate(image, person_labels, gvfc_indices),  # Eqs. 4-5
             "mim": lambda: self._reconstruction_loss(
                 pixel_values, text_tokens, texts.token_mask, patch_mask
             ),  # Eqs. 1-3
@@ -153,9 +158,9 @@ class VFETPSForTraining(VFETPSPreTrainedModel):
             "itc": lambda: self.itc_loss(image, text),
             "cmpm": lambda: self.cmpm_loss(image, text, person_labels),
             "triplet": lambda: self.triplet_loss(image, person_labels),
-            "sampled_triplet": lambda: self.sampled_triplet_loss(image, text, person_labels),
+            "sampled_triplet": lambda: self._sampled_triplets(image, text, person_labels),
             "gtm": lambda: self.feature_distribution_loss(image, text),
-            "patch": lambda: self.token_alignment_loss(
+            "patch": lambda: self._align_tokens(
                 image_tokens[:, 1:].float(), text_tokens.float(), input_ids, person_labels
             ),
         }
@@ -173,6 +178,20 @@ class VFETPSForTraining(VFETPSPreTrainedModel):
             return self.cmpm_loss(image, text, labels)
         return self.sdm_loss(image, text, labels, image_ids)
 
+    def _align_tokens(self, patches: Tensor, words: Tensor, input_ids: Tensor, labels: Tensor) -> Tensor:
+        """Every process compares its own sentences with all images."""
+        (patches,) = self.gather_batch(patches)
+        (logits,) = self.gather_batch(self.token_alignment_loss.logits(patches, words, input_ids))
+        return self.token_alignment_loss.divergence(logits, labels)
+
+    def _calibrate(self, image: Tensor, labels: Tensor, indices: Tensor | None) -> Tensor:
+        with self.same_draws(image.device):
+            return self.feature_calibration_loss(image, labels, indices)
+
+    def _sampled_triplets(self, image: Tensor, text: Tensor, labels: Tensor) -> Tensor:
+        with self.same_draws(image.device):
+            return self.sampled_triplet_loss(image, text, labels)
+
     def _classify(self, loss: IdentityLoss | None, features: Tensor | tuple[Tensor, ...], labels: Tensor) -> Tensor:
         assert loss is not None
         return loss(features, labels)
@@ -185,13 +204,15 @@ class VFETPSForTraining(VFETPSPreTrainedModel):
         assert self.masked_image_modeling is not None
         if patch_mask is None:
             height, width = vision.image_size
-            patch_mask = random_image_mask(
-                len(pixel_values),
-                (height, width),
-                vision.patch_size,
-                config.mask_unit_size,
-                config.mask_ratio,
-                pixel_values.device,
-            )
+            with own_draws_on_every_process(pixel_values.device):
+                patch_mask = random_image_mask(
+                    len(pixel_values),
+                    (height, width),
+                    vision.patch_size,
+                    config.mask_unit_size,
+                    config.mask_ratio,
+                    pixel_values.device,
+                )
         reconstruction = self.masked_image_modeling(self.vfe_tps, pixel_values, patch_mask, text_tokens, text_mask)
-        return self.mim_loss(reconstruction.float(), pixel_values.float(), patch_mask)  # Eq. 3
+        totals = self.mim_loss.totals(reconstruction.float(), pixel_values.float(), patch_mask)
+        return self.mim_loss.reduce(*self.sum_over_processes(*totals))  # Eq. 3

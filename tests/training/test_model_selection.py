@@ -1,0 +1,139 @@
+"""Selection by a named metric, early stopping, and what is said about the test split."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from reid_zoo.errors import ConfigurationError, RecipeError
+from reid_zoo.evaluation import RetrievalMetrics
+from reid_zoo.training import ReIDTrainer, load_recipe, train
+from reid_zoo.training.recipe import SELECTION_METRICS, EvaluationSettings
+from tiny_models import draw_people
+
+torch.set_num_threads(1)
+pytestmark = pytest.mark.filterwarnings("ignore:a sentence of")
+_SIZES = "hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2"
+SMALL = [
+    f"model.vision_config={{{_SIZES}, patch_size: 8}}",
+    f"model.text_config={{{_SIZES}, max_position_embeddings: 64}}",
+    "image_size=[48, 32]",
+    "optimization.num_epochs=6",
+    "optimization.batch_size=4",
+    "evaluation.every_epochs=1",
+    "evaluation.save_every_epochs=4",
+]
+STEPS = 3  # of an epoch
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    return draw_people(tmp_path_factory.mktemp("people"))
+
+
+def run(people, output, *overrides):
+    return train(
+        load_recipe("dual_encoder-tiny", [*SMALL, *overrides]), data_root=people, output_dir=output, progress=False
+    )
+
+
+def script(monkeypatch, **figures):
+    """Make the evaluations give these figures, one after the other."""
+    evaluations = [dict(zip(figures, values, strict=True)) for values in zip(*figures.values(), strict=True)]
+    given = iter(evaluations)
+
+    def evaluate(self, *arguments, **options):
+        values = {f"eval_{name}": value for name, value in next(given).items()}
+        self.log(dict(values))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, values)
+        return values
+
+    monkeypatch.setattr(ReIDTrainer, "evaluate", evaluate)
+
+
+def assert_kept(output, step):
+    kept, best = load_file(output / "model.safetensors"), load_file(output / f"checkpoint-{step}" / "model.safetensors")
+    assert all(torch.equal(kept[name], best[name]) for name in kept)
+
+
+@pytest.mark.parametrize(("metric", "epoch"), [("R1", 2), ("mAP", 3)])
+def test_the_best_by_the_named_metric_is_kept_wherever_it_falls(people, tmp_path, monkeypatch, metric, epoch):
+    figures = {"R1": [10, 90, 20, 30, 40, 50, 0], "mAP": [10, 20, 90, 30, 40, 50, 0]}
+    script(monkeypatch, **figures)
+    run(people, tmp_path / "m", "evaluation.select_best=true", f"evaluation.metric={metric}")
+    assert_kept(tmp_path / "m", epoch * STEPS)
+    state = json.loads((tmp_path / "m" / f"checkpoint-{6 * STEPS}" / "trainer_state.json").read_text())
+    assert state["best_model_checkpoint"] == str(tmp_path / "m" / f"checkpoint-{epoch * STEPS}")
+    assert state["best_metric"] == 90
+
+
+def test_training_stops_when_it_does_not_get_better(people, tmp_path, monkeypatch):
+    script(monkeypatch, R1=[10, 20, 15, 20, 90, 90, 90])
+    summary = run(people, tmp_path / "m", "evaluation.select_best=true", "evaluation.patience=2")
+    assert summary.steps == 4 * STEPS
+    assert_kept(tmp_path / "m", 2 * STEPS)
+
+
+def test_without_selection_the_last_model_is_kept(people, tmp_path, monkeypatch):
+    script(monkeypatch, R1=[20, 15, 10, 90, 90, 90, 90])
+    assert run(people, tmp_path / "m", "evaluation.patience=2", "evaluation.save_every_epochs=1").steps == 3 * STEPS
+    assert_kept(tmp_path / "m", 3 * STEPS)
+
+
+def test_patience_goes_on_counting_after_an_interruption(people, tmp_path, monkeypatch):
+    options = ["evaluation.select_best=true", "evaluation.patience=3", "evaluation.save_every_epochs=1"]
+    script(monkeypatch, R1=[20, 15, 10, 5, 90, 90, 90])
+    compute_loss, steps = ReIDTrainer.compute_loss, 0
+
+    def interrupted(self, *arguments, **keywords):
+        nonlocal steps
+        steps += 1
+        if steps == 3 * STEPS + 2:
+            raise KeyboardInterrupt
+        return compute_loss(self, *arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ReIDTrainer, "compute_loss", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(people, tmp_path / "m", *options)
+    assert run(people, tmp_path / "m", *options).steps == 4 * STEPS
+    assert_kept(tmp_path / "m", STEPS)
+
+
+def test_checkpoints_every_few_steps(people, tmp_path):
+    run(people, tmp_path / "m", "evaluation.save_every_steps=4", "optimization.num_epochs=3")
+    assert sorted(path.name for path in (tmp_path / "m").glob("checkpoint-*")) == ["checkpoint-8", "checkpoint-9"]
+
+
+def test_no_resume_starts_over(people, tmp_path):
+    run(people, tmp_path / "m", "optimization.num_epochs=2", "evaluation.save_every_epochs=1")
+    recipe = load_recipe("dual_encoder-tiny", [*SMALL, "optimization.num_epochs=1"])
+    train(recipe, data_root=people, output_dir=tmp_path / "m", progress=False, resume=False)
+    assert [path.name for path in (tmp_path / "m").glob("checkpoint-*")] == [f"checkpoint-{STEPS}"]
+
+
+def test_selection_on_the_test_split_is_said(people, tmp_path, monkeypatch):
+    script(monkeypatch, R1=[20, 15])
+    options = ["evaluation.split=test", "evaluation.select_best=true", "optimization.num_epochs=1"]
+    with pytest.warns(UserWarning, match=r"evaluation\.split is test: .* flatters R1"):
+        run(people, tmp_path / "m", *options)
+    script(monkeypatch, R1=[20, 15])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "evaluation.split")
+        run(people, tmp_path / "n", options[0], options[2])
+
+
+@pytest.mark.parametrize("field", ["select_best=true", "patience=1"])
+def test_selection_needs_evaluations(people, tmp_path, field):
+    with pytest.raises(RecipeError, match=r"needs evaluation\.every_epochs"):
+        run(people, tmp_path / "m", "evaluation.every_epochs=0", f"evaluation.{field}")
+
+
+def test_metrics_are_those_of_the_evaluation():
+    assert {name for name in SELECTION_METRICS if not isinstance(getattr(RetrievalMetrics, name), property)} == set()
+    with pytest.raises(ConfigurationError, match=r"evaluation\.metric is 'r1'"):
+        EvaluationSettings(metric="r1")
