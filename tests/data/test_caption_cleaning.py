@@ -62,7 +62,7 @@ def test_queries_and_training_captions(cleaning, evaluation, training, tmp_path)
     for used in (made, ReIDProcessor.from_pretrained(tmp_path)):
         assert used.caption_cleaning == cleaning
         assert torch.equal(used(text=[CAPTION])["input_ids"], wanted[evaluation])
-        item = {"pixels": torch.zeros(3, 16, 8, dtype=torch.uint8), "caption": CAPTION, "person_label": 0}
+        item = {"pixel_values": torch.zeros(3, 16, 8), "caption": CAPTION, "person_label": 0}
         assert torch.equal(ImageTextCollator(used)([item])["input_ids"], wanted[training])
 
 
@@ -82,6 +82,7 @@ def test_mgccs_own_processor_cleans_queries_as_the_release_does():
 
 def test_a_recipe_chooses(tmp_path):
     people = load_dataset("cuhk-pedes", draw_people(tmp_path, identities=4), "train")
-    assert load_recipe("cfine-tiny").processor.caption_cleaning == "none"
+    assert build_model(load_recipe("cfine-tiny"), people)[1].caption_cleaning == "none"
+    assert build_model(load_recipe("mgcc-tiny"), people)[1].caption_cleaning == "eval"
     recipe = load_recipe("cfine-tiny", ["caption_cleaning=both"])
     assert build_model(recipe, people)[1].caption_cleaning == "both"
