@@ -16,6 +16,19 @@ from torch import Tensor
 TOLERANCE = 2e-5
 
 
+KEPT = Path(__file__).parent / "cases"
+
+
+def expects_cases(root: Path, folder: str) -> bool:
+    """Whether a root has to have cases in `folder`: the kept ones all do, another root may be about some methods only."""
+    return root == KEPT or (root / folder).is_dir()
+
+
+def side_file(root: Path, name: str) -> Path:
+    """A file of the root, or, where the root has only cases, the one kept with the tests."""
+    return root / name if (root / name).is_file() else KEPT / name
+
+
 def find_cases(root: Path, folder: str, method: str | None = None) -> list[Path]:
     """Cases below `root/folder`; of those whose configuration names a method, only the ones of `method` (`folder`)."""
     files = sorted((root / folder).glob("*/config.json"))

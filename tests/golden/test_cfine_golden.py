@@ -10,7 +10,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from golden_case import TOLERANCE, GoldenCase, find_cases
+from golden_case import TOLERANCE, GoldenCase, expects_cases, find_cases
 
 from reid_zoo.conversion import convert_official_checkpoint
 from reid_zoo.models.cfine.configuration_cfine import CFineConfig
@@ -72,7 +72,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def test_there_are_cases(request):
-    assert find_cases(request.config.getoption("--golden-root"), "cfine")
+    root = request.config.getoption("--golden-root")
+    assert find_cases(root, "cfine") or not expects_cases(root, "cfine")
 
 
 def official_gradients(checkpoint: dict, parameters: dict, tie_layers: bool) -> dict:

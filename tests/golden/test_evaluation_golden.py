@@ -10,6 +10,7 @@ fastreid.cmc_1_to_50; stable_order_top20 and queries_with_positive where a case 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 from torch.nn import functional
+
+sys.path.insert(0, str(Path(__file__).parent))
+from golden_case import expects_cases
 
 from reid_zoo.evaluation.feature_analysis import silhouette_samples
 from reid_zoo.evaluation.metrics import RetrievalMetrics, evaluate_retrieval
@@ -61,7 +65,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def test_there_are_cases(request: pytest.FixtureRequest) -> None:
-    assert list((request.config.getoption("--golden-root") / "evaluation").glob("*/config.json"))
+    root = request.config.getoption("--golden-root")
+    assert list((root / "evaluation").glob("*/config.json")) or not expects_cases(root, "evaluation")
 
 
 def summary(metrics: RetrievalMetrics) -> list[float]:

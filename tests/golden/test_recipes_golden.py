@@ -13,7 +13,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from clip_dual_encoder_case import assert_optimizer_groups
-from golden_case import GoldenCase, find_cases
+from golden_case import GoldenCase, find_cases, side_file
 from test_clip_reid_golden import overrides_of
 
 from reid_zoo.conversion import convert_official_checkpoint
@@ -70,11 +70,11 @@ def test_every_parameter_of_every_recipe_has_a_group(name):
 @pytest.mark.parametrize("name", of_method("irra") + of_method("vfe_tps"))
 def test_groups_of_the_irra_family(name, request):
     method = load_recipe(name).method
-    root = request.config.getoption("--golden-root") / method
+    root = request.config.getoption("--golden-root")
     conversion = CONVERSIONS[method]
     assert_optimizer_groups(
-        root / "optimizer_groups_full.json",
-        json.loads((root / "manifest_full.json").read_text()),
+        side_file(root, f"{method}/optimizer_groups_full.json"),
+        json.loads(side_file(root, f"{method}/manifest_full.json").read_text()),
         method,
         conversion.infer_config,
         conversion.convert_state_dict,
@@ -85,7 +85,7 @@ def test_groups_of_the_irra_family(name, request):
 
 @pytest.mark.parametrize("name", of_method("irra") + of_method("vfe_tps"))
 def test_rates_of_the_irra_family(name, request):
-    file = request.config.getoption("--golden-root") / "vfe_tps" / "lr_schedule.json"
+    file = side_file(request.config.getoption("--golden-root"), "vfe_tps/lr_schedule.json")
     assert rates(load_recipe(name).optimization) == pytest.approx(json.loads(file.read_text())["multipliers"]["cosine"])
 
 
@@ -93,7 +93,7 @@ def test_rates_of_the_irra_family(name, request):
 def test_groups_and_rates_of_cfine(name, request):
     recipe = load_recipe(name)
     settings = recipe.optimization
-    file = request.config.getoption("--golden-root") / "cfine" / "unit" / "cases.json"
+    file = side_file(request.config.getoption("--golden-root"), "cfine/unit/cases.json")
     rows = json.loads(file.read_text())["lr_schedule"]["rows"]
     model = meta_model(recipe)
     names = {id(value): parameter for parameter, value in model.named_parameters()}
