@@ -133,11 +133,15 @@ def test_training_on_a_set_that_shares_images_is_said(run, model, people, tmp_pa
     (model / "recipe.yaml").unlink()
 
 
-def test_wrong_options_are_named(run, model, image_model, people, tmp_path):
+def test_wrong_options_are_named(run, model, image_model, people, tmp_path, monkeypatch):
     command = ["evaluate", model, "--dataset", "cuhk-pedes", "--data-root", people, "--no-progress"]
     assert "give --report FOLDER" in run(*command, "--robustness")[2][-1]
     (tmp_path / "file").write_text("")
     assert "is a file" in run(*command, "--report", tmp_path / "file")[2][-1]
+    with monkeypatch.context() as patch:  # said before the work, not after it
+        patch.setattr("reid_zoo.evaluation.figures.find_spec", lambda name: None if name == "sklearn" else True)
+        assert "needs scikit-learn: pip install" in run(*command, "--report", tmp_path / "new")[2][-1]
+    assert not (tmp_path / "new").exists()
     assert "protocol is 'i2t'" in run(*command, "--protocol", "i2t")[2][-1]
     assert "re-ranking" in run(*command, "--rerank")[2][-1]
     images_only = ["evaluate", image_model, "--dataset", "cuhk-pedes", "--data-root", people, "--no-progress"]

@@ -62,6 +62,7 @@ def evaluate(
     from ..data import load_dataset
     from ..encoding import PersonEncoder
     from ..evaluation.contact_sheet import check_sheet_path, draw_dataset_answers
+    from ..evaluation.figures import check_report_packages
     from ..evaluation.report import write_report
     from ..evaluation.runs import run_evaluation
     from ..evaluation.uncertainty import bootstrap_intervals
@@ -72,6 +73,8 @@ def evaluate(
         raise ConfigurationError("--robustness writes a table and a plot: give --report FOLDER for them.")
     if report is not None and report.exists() and not report.is_dir():
         raise ConfigurationError(f"{report} is a file; give a folder for the report.")
+    if report is not None:
+        check_report_packages()  # before the work, not after it
     records = load_dataset(
         dataset, data_root, split, require_identities=True, **loader_options(settings, accept_retracted)
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +20,26 @@ from .confidence import ScoreSamples
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["plot_cmc", "plot_features", "plot_robustness", "plot_scores"]
+__all__ = ["check_report_packages", "plot_cmc", "plot_features", "plot_robustness", "plot_scores"]
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _RIGHT, _WRONG = "#009E73", "#D55E00"
 _MOST_RANKS_WITH_MARKERS = 20
 _MOST_POINTS = 2000
+
+
+def check_report_packages() -> None:
+    """Refuse to begin a report whose pictures cannot be made in the end.
+
+    Raises:
+        MissingPackageError: If matplotlib or scikit-learn is not installed.
+    """
+    missing = [
+        name for name, module in (("matplotlib", "matplotlib"), ("scikit-learn", "sklearn")) if not find_spec(module)
+    ]
+    if missing:
+        raise MissingPackageError(f"a report needs {' and '.join(missing)}: pip install 'reid-zoo[report]'.")
 
 
 @contextmanager
