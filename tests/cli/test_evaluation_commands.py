@@ -122,6 +122,7 @@ def test_vehicleid_is_evaluated_in_trials(run, image_model, tmp_path):
     assert status == 0
     assert (found["num_trials"], found["num_gallery_images"], found["num_queries"]) == (10, 3, 3)
     assert "10 trials" in run(*command)[1]
+    assert "without --report, --rerank" in run(*command, "--rerank", "--report", tmp_path / "report")[2][-1]
 
 
 def test_training_on_a_set_that_shares_images_is_said(run, model, people, tmp_path, monkeypatch):
@@ -145,7 +146,10 @@ def test_wrong_options_are_named(run, model, image_model, people, tmp_path, monk
     assert "protocol is 'i2t'" in run(*command, "--protocol", "i2t")[2][-1]
     assert "re-ranking" in run(*command, "--rerank")[2][-1]
     images_only = ["evaluate", image_model, "--dataset", "cuhk-pedes", "--data-root", people, "--no-progress"]
-    assert "takes images only" in run(*images_only)[2][-1]
+    assert "takes images only" in run(*images_only, "--protocol", "text-to-image")[2][-1]
+    status, out, _ = run(*images_only)  # nobody divided these images into queries and a gallery
+    assert status == 0
+    assert "10 trials" in out
 
 
 def test_two_stages_say_what_the_first_one_loses(run, model, people, tmp_path):
@@ -164,4 +168,4 @@ def test_two_stages_say_what_the_first_one_loses(run, model, people, tmp_path):
     assert "the first stage keeps" in out
     assert "ranks by its vectors alone" in run("evaluate", model, *command, "--candidates", 2)[2][-1]
     error = run("evaluate", tmp_path / "late", *command, "--candidates", 2, "--report", tmp_path / "r")[2][-1]
-    assert "leave --report" in error
+    assert "without --report" in error

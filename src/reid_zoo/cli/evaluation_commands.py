@@ -80,15 +80,13 @@ def evaluate(
     )
     _warn_about_leakage(model, records)
     encoder = PersonEncoder.from_pretrained(model, batch_size=batch_size)
-    trials = _vehicle_trials(records)
-    if trials:
+    others = {"--report": report, "--sheet": sheet, "--rerank": rerank or None, "--protocol": protocol}
+    if protocol is None and _has_random_galleries(records, encoder):
+        _refuse("random galleries, as here, are measured", others | {"--candidates": candidates})
         _evaluate_trials(encoder, records, batch_size, progress, as_json, model, split)
         return
     if candidates is not None:
-        if report is not None or protocol is not None or rerank:
-            raise ConfigurationError(
-                "--candidates measures the two stages alone; leave --report, --protocol and --rerank out."
-            )
+        _refuse("two stages are measured", others)
         _evaluate_two_stages(encoder, records, candidates, batch_size, progress, as_json, model, split)
         return
     run = run_evaluation(
@@ -148,6 +146,13 @@ def evaluate(
         print(f"report written to {report}")
 
 
+def _refuse(what: str, options: dict[str, Any]) -> None:
+    """Refuse options that would do nothing."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ConfigurationError(f"{what} without {', '.join(given)}; leave that out.")
+
+
 def _warn_about_leakage(model: str, records: PersonDataset) -> None:
     """Warn where a model was trained on a set that may hold people of this one; the recipe lies beside the model."""
     import yaml
@@ -164,9 +169,13 @@ def _warn_about_leakage(model: str, records: PersonDataset) -> None:
             warn_about_leakage(content["dataset"], records.name)
 
 
-def _vehicle_trials(records: PersonDataset) -> bool:
-    """Whether a set is evaluated with random galleries: VehicleID's test split."""
-    return records.name == "vehicleid" and records.split == "test"
+def _has_random_galleries(records: PersonDataset, encoder: PersonEncoder) -> bool:
+    """Whether galleries are drawn: for VehicleID's test split, and for images that nobody divided into queries and gallery."""
+    from ..evaluation.runs import natural_protocol
+
+    if records.name == "vehicleid" and records.split == "test":
+        return True
+    return not encoder.supports_text and natural_protocol(records) != "image-to-image"
 
 
 def _evaluate_trials(
