@@ -115,12 +115,14 @@ def orderings(runs: list[Run], figures: dict[str, list[float]]) -> list[str]:
         gains = [statistics.mean(figures[b.name]) - statistics.mean(figures[a.name]) for a, b in pairs]
         spreads = [max(_spread(figures[a.name]), _spread(figures[b.name])) for a, b in pairs]
         same = sum(gain > 0 for gain in gains)
-        clear = sum(gain > spread for gain, spread in zip(gains, spreads, strict=True))
-        against = sum(-gain > spread for gain, spread in zip(gains, spreads, strict=True))
-        lines.append(
-            f"- {method}, {table}: of {len(pairs)} pairs of rows {same} stand in the paper's order, {clear} of them by more "
-            f"than the spread of the seeds; {against} stand the other way round by more than that."
-        )
+        line = f"- {method}, {table}: of {len(pairs)} pairs of rows {same} stand in the paper's order"
+        if len(figures[rows[0].name]) > 1:
+            clear = sum(gain > spread for gain, spread in zip(gains, spreads, strict=True))
+            against = sum(-gain > spread for gain, spread in zip(gains, spreads, strict=True))
+            line += f", {clear} of them by more than the spread of the seeds; {against} stand the other way round by more than that."
+        else:
+            line += "; one seed tells nothing about chance."
+        lines.append(line)
     return lines
 
 
