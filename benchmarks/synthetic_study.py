@@ -119,7 +119,7 @@ def orderings(runs: list[Run], figures: dict[str, list[float]]) -> list[str]:
         if len(figures[rows[0].name]) > 1:
             clear = sum(gain > spread for gain, spread in zip(gains, spreads, strict=True))
             against = sum(-gain > spread for gain, spread in zip(gains, spreads, strict=True))
-            line += f", {clear} of them by more than the spread of the seeds; {against} stand the other way round by more than that."
+            line += f", {clear} of them by more than the seeds' spread; {against} stand the other way round by more than it."
         else:
             line += "; one seed tells nothing about chance."
         lines.append(line)
