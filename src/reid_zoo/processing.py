@@ -182,6 +182,11 @@ class ReIDProcessor(ProcessorMixin):
         return self.image_processor.size["height"], self.image_processor.size["width"]
 
     @property
+    def interpolation(self) -> str:
+        """`"bilinear"` or `"bicubic"`."""
+        return next(name for name, value in _INTERPOLATIONS.items() if value == self.image_processor.resample)
+
+    @property
     def padding_id(self) -> int:
         """Id that fills sentences up."""
         assert self.tokenizer is not None

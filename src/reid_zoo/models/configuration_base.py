@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
+from dataclasses import fields
 from typing import Any, ClassVar, Self, TypeVar
 
 from huggingface_hub.dataclasses import strict
@@ -14,7 +15,7 @@ from ..errors import ConfigurationError
 from ..validation import unknown_name_message
 from .processor_defaults import ProcessorDefaults
 
-__all__ = ["ReIDPreTrainedConfig", "check_fields", "checked_config"]
+__all__ = ["ReIDPreTrainedConfig", "check_fields", "checked_config", "own_field_names"]
 
 ConfigClass = TypeVar("ConfigClass", bound=type)
 
@@ -46,13 +47,17 @@ _TRANSFORMERS_KEYS = frozenset(
 )
 
 
+def own_field_names(config_class: type[PreTrainedConfig]) -> set[str]:
+    """Fields that a configuration class adds to those of every transformers configuration."""
+    return {field.name for field in fields(config_class)} - {field.name for field in fields(PreTrainedConfig)}
+
+
 def check_fields(owner: str, config_class: type[PreTrainedConfig], names: Iterable[str]) -> None:
     """Raise `ConfigurationError` for a name that `config_class` does not declare (transformers would keep a typo)."""
-    declared = set(config_class.__dataclass_fields__)
+    declared = {field.name for field in fields(config_class)}
     for name in names:
         if name not in declared and name not in _TRANSFORMERS_KEYS:
-            own = declared - set(PreTrainedConfig.__dataclass_fields__) - {"sub_configs_defaults"}
-            raise ConfigurationError(f"{owner}: {unknown_name_message('field', name, own)}")
+            raise ConfigurationError(f"{owner}: {unknown_name_message('field', name, own_field_names(config_class))}")
 
 
 def checked_config(cls: ConfigClass) -> ConfigClass:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +14,10 @@ from ..errors import DatasetError, RecipeError
 from ..models.registry import get_method
 from ..processing import ReIDProcessor
 from .recipe import ProcessorSettings, Recipe
+from .starting_point import StartingPoint
 from .vocabulary import learn_clip_tokenizer, learn_wordpiece_tokenizer
 
-__all__ = ["build_config", "build_model", "dataset_fields", "with_processor_of_method"]
+__all__ = ["build_config", "build_model", "dataset_fields", "with_processor_settings"]
 
 
 def dataset_fields(recipe: Recipe, dataset: PersonDataset) -> dict[str, int]:
@@ -49,12 +50,12 @@ def dataset_fields(recipe: Recipe, dataset: PersonDataset) -> dict[str, int]:
     return fields
 
 
-def build_config(recipe: Recipe, fields: dict[str, int], **text_fields: Any) -> Any:
+def build_config(recipe: Recipe, fields: dict[str, Any], **text_fields: Any) -> Any:
     """The configuration of a recipe's model from scratch; with pretrained towers, the one that their sizes are filled into.
 
     Args:
         recipe: The recipe.
-        fields: Of `dataset_fields`; what the recipe says goes first.
+        fields: Of `dataset_fields` and `StartingPoint.config_fields`; but for whole towers, what the recipe says goes first.
         text_fields: Fields of the text tower that the recipe may change.
 
     Raises:
@@ -68,13 +69,13 @@ def build_config(recipe: Recipe, fields: dict[str, int], **text_fields: Any) -> 
     towers = {"vision_config": {**vision, **settings.vision_config}}
     if text := {**text_fields, **settings.text_config}:
         towers["text_config"] = text
-    values = {**fields, **settings.config}
+    values = {**towers, **fields, **settings.config}
     if settings.preset is None:
-        return method.config_class(**values, **towers)
-    return method.config_class.from_preset(settings.preset, **values, **towers)
+        return method.config_class(**values)
+    return method.config_class.from_preset(settings.preset, **values)
 
 
-def with_processor_of_method(recipe: Recipe, config: Any) -> Recipe:
+def _with_processor_of_method(recipe: Recipe, config: Any) -> Recipe:
     """The recipe with every field of its processor: those that it leaves open are the method's own."""
     own, given = config.processor_defaults, recipe.processor
     method = {
@@ -89,12 +90,15 @@ def with_processor_of_method(recipe: Recipe, config: Any) -> Recipe:
     return replace(recipe, processor=ProcessorSettings(**chosen, vocabulary_size=given.vocabulary_size))
 
 
-def build_model(recipe: Recipe, dataset: PersonDataset) -> tuple[Any, ReIDProcessor]:
-    """Model and processor of a recipe, newly initialised or from pretrained towers.
+def build_model(
+    recipe: Recipe, dataset: PersonDataset, log: Callable[[str], None] | None = None
+) -> tuple[Any, ReIDProcessor]:
+    """Model and processor of a recipe, newly initialised, from pretrained towers or from a trained model of the zoo.
 
     Args:
         recipe: The recipe; its seed is not set here.
         dataset: Training records: their identities size the classifier, their captions make the vocabulary.
+        log: Told what a model that starts from another one did not get from it.
 
     Raises:
         RecipeError: If a field is missing or does not fit, or the configuration trains nothing.
@@ -103,12 +107,22 @@ def build_model(recipe: Recipe, dataset: PersonDataset) -> tuple[Any, ReIDProces
     method, settings = get_method(recipe.method), recipe.model
     fields = dataset_fields(recipe, dataset)
     draft = build_config(recipe, fields)  # the vocabulary is not known yet
-    defaults, processing = draft.processor_defaults, with_processor_of_method(recipe, draft).processor
+    start = None if settings.start_from is None else StartingPoint.read(settings.start_from, recipe, draft)
+    if start is not None:
+        recipe = start.completed(recipe)
+    defaults, processing = draft.processor_defaults, _with_processor_of_method(recipe, draft).processor
     assert processing.image_size is not None and processing.interpolation is not None
     assert processing.image_mean is not None and processing.image_std is not None
     height, width = processing.image_size
     tokenizer: PreTrainedTokenizerBase | None = None
-    if settings.image_tower is not None:
+    if start is not None:
+        tokenizer = start.tokenizer
+        model = method.training_class(build_config(recipe, {**start.config_fields(recipe), **fields}))
+        new = start.give_weights(model)
+        if log is not None:
+            instead = "" if settings.image_tower is None else ", not from the recipe's image_tower and text_tower"
+            log(f"started from {start.name}{instead}; {_listed(new)}")
+    elif settings.image_tower is not None:
         tokenizer = _published_tokenizer(defaults.tokenizer, settings.text_tower)
         model = method.training_class.from_towers(
             settings.image_tower,
@@ -146,6 +160,28 @@ def build_model(recipe: Recipe, dataset: PersonDataset) -> tuple[Any, ReIDProces
         **({} if tokenizer is None else {"max_text_length": model.config.max_text_length}),
     )
     return model, processor
+
+
+def with_processor_settings(recipe: Recipe, processor: ReIDProcessor) -> Recipe:
+    """The recipe with every field of the processor that was built for it."""
+    images = processor.image_processor
+    settings = replace(
+        recipe.processor,
+        image_size=processor.image_size,
+        image_mean=tuple(images.image_mean),
+        image_std=tuple(images.image_std),
+        interpolation=processor.interpolation,
+        truncation_keeps_sep=processor.truncation_keeps_sep,
+        caption_cleaning=processor.caption_cleaning,
+    )
+    return replace(recipe, processor=settings)
+
+
+def _listed(new: Sequence[str]) -> str:
+    """The modules that hold newly initialised weights, for a log line."""
+    if not new:
+        return "every weight was taken."
+    return f"newly initialised: {', '.join(sorted({name.partition('.')[0] for name in new}))}."
 
 
 def _published_tokenizer(kind: str | None, text_tower: str | None) -> PreTrainedTokenizerBase | None:

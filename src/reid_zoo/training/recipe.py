@@ -47,6 +47,9 @@ class ModelSettings:
         config: Further fields of the method's configuration.
         image_tower: Pretrained image tower instead: folder, file or Hub id (see `from_towers`).
         text_tower: Pretrained text tower instead, whose tokenizer is used too.
+        start_from: Trained model of the zoo instead of both, of the same method or of another one with the same kinds of
+            towers: folder or Hub id. Its towers, tokenizer, image size and pixel statistics are taken, and every other weight
+            that has the same name and shape; the rest is newly initialised, which is said.
     """
 
     preset: str | None = None
@@ -55,6 +58,7 @@ class ModelSettings:
     config: dict[str, Any] = field(default_factory=dict)
     image_tower: str | None = None
     text_tower: str | None = None
+    start_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

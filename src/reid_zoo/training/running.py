@@ -21,7 +21,7 @@ from ..errors import ConfigurationError, DatasetError, RecipeError
 from ..models.registry import get_method
 from ..processing import ReIDProcessor
 from .arguments import ReIDTrainingArguments
-from .building import build_model, with_processor_of_method
+from .building import build_model, with_processor_settings
 from .checkpointing import discard_checkpoints, last_complete_checkpoint, list_checkpoints
 from .logging_callbacks import LogLines, ProgressBar, check_report_to
 from .model_selection import check_selection, selection_callbacks
@@ -206,8 +206,8 @@ def train(
         _check_batch_size(settings, surroundings.world_size)
 
     set_seed(recipe.seed)
-    model, processor = build_model(recipe, records)
-    recipe = with_processor_of_method(recipe, model.config)  # what is stored is complete
+    model, processor = build_model(recipe, records, log)
+    recipe = with_processor_settings(recipe, processor)  # what is stored is complete
     if validation is None and recipe.evaluation.select_best and log is not None:
         log(
             f"{records.label} has no {recipe.evaluation.split} split to select the best model on: the last one is kept."
