@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from reid_zoo.data import load_dataset
 from reid_zoo.data.collators import (
@@ -54,6 +55,32 @@ def test_a_batch_is_what_the_processor_makes_of_images_and_captions(people):
     assert torch.equal(batch["input_ids"], expected["input_ids"])
     assert torch.equal(batch["attention_mask"], expected["attention_mask"])
     assert batch["person_labels"].dtype == torch.int64
+
+
+@pytest.mark.filterwarnings("ignore:a sentence of")
+def test_a_worker_collates_into_shared_memory_what_the_main_process_would_make(people):
+    processor = tiny_processor()
+    pairs = ImageTextPairs(people, processor, ImageAugmentation(erase_probability=0.5))
+    order = [SeededIndex(index, index) for index in range(4)]
+    collate = _SaysWhetherShared(ImageTextCollator(processor))
+    expected, batch = (
+        next(iter(DataLoader(pairs, batch_size=4, sampler=order, collate_fn=collate, num_workers=workers)))
+        for workers in (0, 1)
+    )
+    assert not expected.pop("was_shared")
+    assert batch.pop("was_shared")  # so that it is not copied there once more on its way
+    assert expected.keys() == batch.keys()
+    for name, value in expected.items():
+        assert torch.equal(batch[name], value)
+
+
+class _SaysWhetherShared:
+    def __init__(self, collate):
+        self.collate = collate
+
+    def __call__(self, items):
+        batch = self.collate(items)
+        return {**batch, "was_shared": batch["pixel_values"].is_shared()}
 
 
 def test_swapped_captions_are_of_the_same_person(people):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from ..errors import DatasetError
 from .images import load_image
@@ -200,7 +200,8 @@ class ImageCollator:
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """`pixel_values` `(B, 3, H, W)`, `person_labels` `(B,)`; `camera_ids`, `view_ids`, `image_ids` if there are any."""
         batch = {
-            "pixel_values": torch.stack([item["pixel_values"] for item in items]),
+            # stacks, and in a worker straight into memory that the main process shares
+            "pixel_values": default_collate([item["pixel_values"] for item in items]),
             "person_labels": torch.tensor([item["person_label"] for item in items]),
         }
         names = [name for name in _LABELS if name in items[0]]

@@ -164,6 +164,7 @@ class ImageTransform:
                 scale=list(settings.erase_scale),
                 ratio=list(settings.erase_ratio),
                 value=value,
+                inplace=settings.erase_fill != "color",  # behind the normalisation the pixels are nobody else's
             )
             if settings.erase_fill == "color":
                 steps.append(erasing)
@@ -176,8 +177,9 @@ class ImageTransform:
         from torchvision.transforms.v2 import functional
 
         height, width = self.image_size
-        resized = image.convert("RGB").resize((width, height), resample=self.interpolation)
-        return functional.pil_to_tensor(resized)
+        if image.mode != "RGB":
+            image = image.convert("RGB")
+        return functional.pil_to_tensor(image.resize((width, height), resample=self.interpolation))
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """The random part on uint8 pixels: `(3, H, W)`, left unchanged, → `(3, H, W)`."""
@@ -185,7 +187,7 @@ class ImageTransform:
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Augmented uint8 pixels → normalised ones in float32, with what is erased behind the normalisation."""
-        values = (pixels.float() / 255 - self.mean) / self.std
+        values = pixels.to(torch.float32, copy=True).div_(255).sub_(self.mean).div_(self.std)
         return self.erase_normalized(values) if self.erase_normalized is not None else values
 
 
