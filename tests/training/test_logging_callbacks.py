@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
-from types import SimpleNamespace
+import json
+import sys
+from types import ModuleType, SimpleNamespace
 from typing import ClassVar
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import TrainerCallback
 from transformers.integrations import integration_utils
 
 from reid_zoo.errors import ConfigurationError, MissingPackageError, RecipeError
 from reid_zoo.training import ReIDTrainingArguments, load_recipe, train
-from reid_zoo.training.logging_callbacks import LogLines, accumulation_note, check_report_to
+from reid_zoo.training.logging_callbacks import LogLines, accumulation_note, check_report_to, wandb_run_of_its_own
 from tiny_models import draw_people
 
 torch.set_num_threads(1)
@@ -85,18 +87,82 @@ def test_one_rate_is_logged_once():
     LogLines(None).on_log(None, state, None, {"loss": 1.5})
 
 
-TENSORBOARD = [True] if importlib.util.find_spec("tensorboard") is not None else []
+def test_tensorboard_gets_what_is_logged(tmp_path, monkeypatch):
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    lines: list[str] = []
+    run(tmp_path, "logging.report_to=[tensorboard]", log=lines.append)
+    (folder,) = {file.parent for file in (tmp_path / "m").rglob("events.out.tfevents*")}
+    events = EventAccumulator(str(folder)).Reload()
+    found = {name: {event.step: event.value for event in events.Scalars(name)} for name in events.Tags()["scalars"]}
+    terms = ("loss", "loss_itc", "loss_sdm", "grad_norm", "learning_rate_image", "learning_rate_rest")
+    for name in terms:
+        assert list(found[f"train/{name}"]) == [1, 2, 3, 4, 5, 6]
+    for step, loss in found["train/loss"].items():
+        assert loss == pytest.approx(found["train/loss_itc"][step] + found["train/loss_sdm"][step], rel=1e-4)
+        cells = next(line for line in lines if f" step {step}/6 " in line).split(" | ")
+        assert f"loss {loss:7.3f}" in cells  # the console's figures
+        assert f"grad norm {found['train/grad_norm'][step]:8.2f}" in cells
+    assert list(found["train/learning_rate_image"].values()) == pytest.approx([1e-3] * 3 + [5e-4] * 3)
+    for name in ("R1", "R5", "R10", "mAP", "mINP"):
+        assert 0 <= found[f"eval/{name}"][6] <= 100
+
+    # the settings of the run, and no defaults of transformers beside them that nobody read
+    (text,) = events.Tensors("args/text_summary")
+    arguments = json.loads(text.tensor_proto.string_val[0])
+    assert arguments["run_name"] == "dual_encoder-tiny"
+    assert arguments["recipe"]["optimization"]["parameter_groups"][0]["learning_rate"] == 1e-3
+    assert arguments["per_device_train_batch_size"] == 4
+    assert not {"learning_rate", "weight_decay", "optim", "num_train_epochs"} & arguments.keys()
 
 
-@pytest.mark.parametrize("installed", [*TENSORBOARD, False])
-def test_tensorboard(tmp_path, monkeypatch, installed):
-    if installed:
-        run(tmp_path, "logging.report_to=[tensorboard]")
-        assert list((tmp_path / "m").rglob("events.out.tfevents*"))
-        return
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(integration_utils, "is_tensorboard_available", lambda: False)
     with pytest.raises(MissingPackageError, match="pip install tensorboard"):
         run(tmp_path, "logging.report_to=[tensorboard]")
+
+
+class Wandb(ModuleType):
+    """As much of wandb as decides where figures go."""
+
+    def __init__(self):
+        super().__init__("wandb")
+        self.run = None
+        self.ended = []
+
+    def finish(self, exit_code=0):
+        self.ended.append((self.run, exit_code))
+        self.run = None
+
+
+@pytest.fixture
+def wandb(monkeypatch):
+    module = Wandb()
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    return module
+
+
+def fail_in_a_run(module, name):
+    with wandb_run_of_its_own(["wandb"]):
+        module.run = name
+        raise ValueError("not finite")
+
+
+def test_a_wandb_run_ends_with_the_training_that_began_it(wandb):
+    with wandb_run_of_its_own(["wandb"]):
+        wandb.run = "first"
+    with pytest.raises(ValueError, match="not finite"):
+        fail_in_a_run(wandb, "second")
+    assert wandb.ended == [("first", 0), ("second", 1)]
+
+
+def test_a_wandb_run_of_the_caller_stays_open(wandb):
+    wandb.run = "own"
+    with wandb_run_of_its_own(["wandb"]):
+        pass
+    with pytest.raises(ValueError, match="not finite"):
+        fail_in_a_run(wandb, "own")
+    assert wandb.run == "own"
+    assert wandb.ended == []
 
 
 def test_unknown_integrations_are_refused():

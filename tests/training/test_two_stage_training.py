@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback
+from transformers.integrations import integration_utils
 
 from reid_zoo import ReIDModel, ReIDProcessor
 from reid_zoo.data import load_dataset
@@ -108,6 +112,33 @@ def test_one_command_trains_both_stages(finished, market):
     metrics = evaluate_images(PersonEncoder(model, processor), test, progress=False)
     assert metrics.num_queries == 2
     assert metrics.as_dict() == pytest.approx(summary.metrics)
+
+
+def test_each_stage_has_a_wandb_run_of_its_own(market, tmp_path, monkeypatch):
+    wandb = ModuleType("wandb")
+    wandb.run = None
+    runs: dict[str, list[int]] = {}
+
+    class Reporter(TrainerCallback):
+        """Opens a run only where there is none, as transformers does."""
+
+        def on_train_begin(self, args, state, control, **kwargs):
+            wandb.run = wandb.run or args.run_name
+
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            if "loss" in logs:
+                runs.setdefault(wandb.run, []).append(state.global_step)
+
+    wandb.finish = lambda: setattr(wandb, "run", None)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "wandb", Reporter)
+    monkeypatch.setattr(integration_utils, "is_wandb_available", lambda: True)
+    summary = run(market, tmp_path / "model", "logging.report_to=[wandb]")
+    assert runs == {
+        "clip_reid-tiny-stage1": [*range(1, summary.stage_one_steps + 1)],
+        "clip_reid-tiny": [*range(1, summary.steps + 1)],
+    }
+    assert wandb.run is None
 
 
 def test_the_prompts_of_stage_one_are_those_of_stage_two(finished, market):

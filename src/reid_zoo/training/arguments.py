@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
@@ -10,6 +11,12 @@ from transformers import TrainingArguments
 from ..errors import ConfigurationError
 
 __all__ = ["ReIDTrainingArguments"]
+
+# What a recipe says instead. `ReIDTrainer` does not read these, so their defaults would tell of a run that never was.
+_SAID_BY_RECIPE = frozenset(
+    {"adam_beta1", "adam_beta2", "adam_epsilon", "learning_rate", "lr_scheduler_kwargs", "lr_scheduler_type"}
+    | {"num_train_epochs", "optim", "optim_args", "warmup_steps", "weight_decay"}
+)
 
 
 @dataclass
@@ -37,6 +44,9 @@ class ReIDTrainingArguments(TrainingArguments):
         default=True, metadata={"help": "Early stopping goes on counting where an interrupted run was."}
     )
     max_grad_norm: float = field(default=0.0, metadata={"help": "Gradient clipping; 0 for none."})
+    recipe: dict | str | None = field(
+        default=None, metadata={"help": "The recipe's fields, which integrations (report_to) get with the arguments."}
+    )
 
     def __post_init__(self) -> None:
         """As in transformers.
@@ -49,3 +59,8 @@ class ReIDTrainingArguments(TrainingArguments):
         if self.fp16 and (self.use_cpu or not torch.accelerator.is_available()):
             raise ConfigurationError("fp16 needs an accelerator, and there is none; set fp16 to false, or use bf16.")
         super().__post_init__()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in transformers; with a recipe, without the optimiser's fields that the recipe replaces."""
+        values: dict[str, Any] = super().to_dict()
+        return values if self.recipe is None else {k: v for k, v in values.items() if k not in _SAID_BY_RECIPE}

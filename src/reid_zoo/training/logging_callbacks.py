@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +14,14 @@ from ..errors import MissingPackageError, RecipeError
 from ..validation import unknown_name_message
 from .optimization import WITHOUT_DECAY
 
-__all__ = ["GroupLearningRates", "LogLines", "ProgressBar", "accumulation_note", "check_report_to"]
+__all__ = [
+    "GroupLearningRates",
+    "LogLines",
+    "ProgressBar",
+    "accumulation_note",
+    "check_report_to",
+    "wandb_run_of_its_own",
+]
 
 _RATE = "learning_rate_"
 
@@ -39,6 +47,34 @@ def check_report_to(names: Sequence[str]) -> None:
             raise MissingPackageError(
                 f"logging.report_to names {name}, whose package is not installed; install it with: pip install {name}"
             )
+
+
+@contextmanager
+def wandb_run_of_its_own(names: Sequence[str]) -> Iterator[None]:
+    """A W&B run that is begun inside ends there, as failed after an error.
+
+    transformers leaves it open and goes on in it, so a second training (CLIP-ReID's second stage, or another call in the same
+    process) would count its steps from 1 again in the same curves. A run that the caller opened stays open.
+
+    Args:
+        names: As in `check_report_to`; without `wandb` nothing is done.
+    """
+    if "wandb" not in names:
+        yield
+        return
+    import wandb
+
+    if wandb.run is not None:
+        yield
+        return
+    try:
+        yield
+    except BaseException:
+        if wandb.run is not None:
+            wandb.finish(exit_code=1)
+        raise
+    if wandb.run is not None:
+        wandb.finish()
 
 
 def accumulation_note(batch_size: int, steps: int) -> str:

@@ -23,7 +23,7 @@ from ..processing import ReIDProcessor
 from .arguments import ReIDTrainingArguments
 from .building import build_model, with_processor_settings
 from .checkpointing import discard_checkpoints, last_complete_checkpoint, list_checkpoints
-from .logging_callbacks import LogLines, ProgressBar, check_report_to
+from .logging_callbacks import LogLines, ProgressBar, check_report_to, wandb_run_of_its_own
 from .model_selection import check_selection, selection_callbacks
 from .prompt_stage import (
     HandOver,
@@ -130,6 +130,8 @@ class _Run:
             metric_for_best_model=evaluation.metric if selects else None,
             seed=recipe.seed,
             report_to=list(recipe.logging.report_to),
+            run_name=f"{recipe.name}-stage1" if settings is recipe.stage_one else recipe.name,
+            recipe=_plain(asdict(recipe)),
             disable_tqdm=True,
         )
         trainer = ReIDTrainer(
@@ -230,13 +232,14 @@ def train(
     checkpoint = last_complete_checkpoint(output) if resume else None
     set_seed(recipe.seed)
     trainer = run.trainer(output, recipe.optimization, items, sampler, collator, validation, hand_over)
-    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    trainer.save_model(str(output))
-    processor.save_pretrained(output)
     metrics = None
-    if validation is not None:
-        found = trainer.evaluate(validation)
-        metrics = {name.removeprefix("eval_"): value for name, value in found.items()}
+    with wandb_run_of_its_own(recipe.logging.report_to):
+        result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.save_model(str(output))
+        processor.save_pretrained(output)
+        if validation is not None:
+            found = trainer.evaluate(validation)
+            metrics = {name.removeprefix("eval_"): value for name, value in found.items()}
     return TrainingSummary(
         output_dir=output,
         steps=result.global_step,
@@ -273,7 +276,8 @@ def _train_stage_one(
     set_seed(recipe.seed)
     sampler = run.sampler(RandomOrder(len(items), recipe.seed), settings, drop_last=settings.drop_last)
     trainer = run.trainer(folder, settings, items, sampler, ImageFeatures.collate)
-    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with wandb_run_of_its_own(recipe.logging.report_to):
+        result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.save_model(str(folder))
     trainer.accelerator.wait_for_everyone()
     hand_over = finish_stage_one(model, folder, result.global_step, write=trainer.args.should_save)
