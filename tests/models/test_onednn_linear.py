@@ -1,4 +1,4 @@
-"""Linear layers by oneDNN."""
+"""Linear layers and 1×1 convolutions by oneDNN."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from reid_zoo.models import onednn_linear
-from reid_zoo.models.onednn_linear import OneDNNLinear, onednn_is_faster, use_onednn
+from reid_zoo.models.onednn_linear import OneDNNLinear, OneDNNPointwise, onednn_is_faster, use_onednn
 from reid_zoo.training import ReIDTrainer, ReIDTrainingArguments, load_recipe
 from tiny_models import tiny_model
 
@@ -51,6 +51,28 @@ def test_other_precisions_are_torchs():
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(states).dtype == torch.bfloat16
     assert layer.double()(states.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize(("bias", "stride"), [(True, 1), (False, 2)])
+def test_values_and_gradients_of_pointwise_convolutions_are_torchs(bias, stride, channels_last):
+    torch.manual_seed(0)
+    layer, maps = OneDNNPointwise(24, 16, 1, stride=stride, bias=bias), torch.randn(2, 24, 6, 4)
+    maps = maps.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    maps.requires_grad_()
+    assert layer.takes_onednn(maps) == (torch.backends.mkldnn.is_available() and channels_last)
+    results = layer(maps), functional.conv2d(maps, layer.weight, layer.bias, stride=stride)
+    torch.testing.assert_close(*results, **CLOSE)
+    weights = torch.linspace(-1, 1, results[0].numel()).view_as(results[0])
+    found, expected = (torch.autograd.grad((result * weights).sum(), [maps, *layer.parameters()]) for result in results)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, **CLOSE)
+
+
+def test_only_plain_pointwise_convolutions_are_turned():
+    model = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3), nn.Conv1d(4, 4, 1))
+    use_onednn(model)
+    assert [type(module) for module in model] == [OneDNNPointwise, nn.Conv2d, nn.Conv1d]
 
 
 def test_plain_layers_are_turned_in_place_and_adapters_left_alone():

@@ -1,4 +1,4 @@
-"""Linear layers by oneDNN, for training on processors on which torch's own matrix product is slow.
+"""Linear layers and 1×1 convolutions by oneDNN, for training on processors on which torch's own matrix product is slow.
 
 In single precision torch multiplies dense matrices with MKL, which reaches about half of oneDNN's speed on AMD's processors.
 Values differ from torch's own as sums in another order do.
@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 import platform
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-__all__ = ["OneDNNLinear", "onednn_is_faster", "product", "use_onednn"]
+__all__ = ["OneDNNLinear", "OneDNNPointwise", "onednn_is_faster", "product", "use_onednn"]
 
 _FEWEST_ROWS = 64  # below, bringing the matrices into oneDNN's form takes as long as the product
 
@@ -86,8 +86,41 @@ class OneDNNLinear(nn.Linear):
         return flat.view(*input.shape[:-1], self.out_features)
 
 
+class OneDNNPointwise(nn.Conv2d):
+    """A 1×1 convolution that is computed by oneDNN also where torch takes MKL: with one thread and few images.
+
+    Only of maps whose channels lie next to each other; others oneDNN would have to copy.
+    """
+
+    # Torch leaves every dilated convolution to oneDNN, and one cell cannot be drawn apart.
+    dilation_for_onednn: ClassVar[tuple[int, int]] = (2, 2)
+
+    def takes_onednn(self, input: Tensor) -> bool:
+        """Whether this input is left to oneDNN by force."""
+        return (
+            torch.backends.mkldnn.is_available()
+            and input.device.type == "cpu"
+            and input.dtype == torch.float32
+            and input.is_contiguous(memory_format=torch.channels_last)
+            and not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()
+        )
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`(B, in_channels, h, w)` → `(B, out_channels, h', w')`."""
+        if not self.takes_onednn(input):
+            return super().forward(input)
+        dilation = self.dilation_for_onednn
+        return functional.conv2d(input, self.weight, self.bias, self.stride, self.padding, dilation, self.groups)
+
+
 def use_onednn(model: nn.Module) -> None:
-    """Turn every plain linear layer of `model` into an [`OneDNNLinear`], in place; weights and names stay."""
+    """Turn plain linear layers into [`OneDNNLinear`] and plain 1×1 convolutions into [`OneDNNPointwise`], in place.
+
+    Weights and names stay.
+    """
     for module in model.modules():
         if type(module) is nn.Linear:
             module.__class__ = OneDNNLinear
+        elif type(module) is nn.Conv2d and module.kernel_size == (1, 1) and module.padding_mode == "zeros":
+            module.__class__ = OneDNNPointwise
