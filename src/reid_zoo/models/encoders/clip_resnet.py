@@ -92,8 +92,8 @@ class AttentionPooling(nn.Module):
 class CLIPResNet(PreTrainedModel):
     """The image tower of CLIP's RN50 and its relatives.
 
-    The layers are open_clip's; the last stage keeps its resolution unless `last_stride` is 2. Batch norms are in
-    training mode when the model is.
+    The layers are open_clip's, in blocks that keep less for the backward pass; the last stage keeps its resolution unless
+    `last_stride` is 2. Batch norms are in training mode when the model is.
 
     Args:
         config: Its sizes; see [`ReIDCLIPResNetConfig`].
@@ -106,15 +106,15 @@ class CLIPResNet(PreTrainedModel):
     supports_gradient_checkpointing = False  # a second forward pass would update the batch norms twice
     _supports_sdpa = True
     _supports_attention_backend = True
-    _no_split_modules: ClassVar[list[str]] = ["Bottleneck"]
+    _no_split_modules: ClassVar[list[str]] = ["LeanBottleneck"]
 
     def __init__(self, config: ReIDCLIPResNetConfig, output_size: int) -> None:
-        from open_clip.modified_resnet import ModifiedResNet  # heavy
+        from .lean_resnet import LeanResNet  # heavy
 
         super().__init__(config)
         assert config.num_attention_heads is not None
         # Its own attention pooling, made for one square cell here, is not used.
-        self.trunk = ModifiedResNet(
+        self.trunk = LeanResNet(
             layers=list(config.layers), output_dim=1, heads=1, image_size=32, width=config.stem_width
         )
         self.trunk.attnpool = None
@@ -158,7 +158,7 @@ class CLIPResNet(PreTrainedModel):
             )
         trunk = self.trunk
         pixels = pixel_values.to(trunk.conv1.weight.dtype)
-        if pixels.is_cuda:  # the layout that tensor cores work in; convolutions pass it on
+        if pixels.device.type in ("cpu", "cuda"):  # the layout of oneDNN and tensor cores; convolutions pass it on
             pixels = pixels.contiguous(memory_format=torch.channels_last)
         states = trunk.stem(pixels)
         penultimate = trunk.layer3(trunk.layer2(trunk.layer1(states)))
