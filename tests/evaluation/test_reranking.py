@@ -234,11 +234,13 @@ def test_expansion_averages_the_nearest() -> None:
             np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-6)
 
 
-def test_expansion_takes_nobody_that_looks_away() -> None:
-    """With fewer alike than k, items of a negative cosine weigh nothing; with alpha 0 all k count the same."""
+def test_expansion_by_items_that_look_away() -> None:
+    """With fewer alike than k: a negative cosine has its power where there is one (cubed: negative), else it weighs nothing."""
     queries, gallery = np.array([[1.0, 0.0]]), np.array([[1.0, 0.0], [-1.0, 0.0]])
     expanded, _ = expand_features(queries, gallery, k=3, alpha=1.5)
     np.testing.assert_allclose(expanded, [[2 / 3, 0]], atol=1e-6)
+    cubed, _ = expand_features(queries, gallery, k=3, alpha=3)
+    np.testing.assert_allclose(cubed, [[1, 0]], atol=1e-6)  # (1 + 1 + (-1)³·(-1)) / 3
     averaged, _ = expand_features(queries, gallery, k=3, alpha=0)
     np.testing.assert_allclose(averaged, [[1 / 3, 0]], atol=1e-6)
 

@@ -126,6 +126,16 @@ def test_heads_are_new_when_an_inference_model_is_trained_further(built: BuiltCa
         assert not notices
 
 
+@pytest.mark.parametrize("kind", ["model_class", "training_class"])
+def test_a_file_without_a_tower_weight_is_refused_by_its_name(built: BuiltCase, tmp_path, kind: str):
+    built.training.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    lost = next(name for name in sorted(state) if ".vision_model." in name)
+    save_file({name: value for name, value in state.items() if name != lost}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=f"lacks the weights .*{lost.partition('.')[2]}"):
+        getattr(built.method, kind).from_pretrained(tmp_path)
+
+
 def test_another_methods_folder_is_refused_by_name(built: BuiltCase):
     for other in METHODS.values():
         if other is built.method:
@@ -184,10 +194,11 @@ def test_nothing_is_left_uninitialised(built: BuiltCase, tmp_path, kind: str):
         save_file({key: saved[key] for key in kept}, file, metadata={"format": "pt"})
         torch.manual_seed(5)
         with memory_full_of_nan():
-            loaded = model_class.from_pretrained(tmp_path)
+            loaded = model_class.from_pretrained(tmp_path, output_loading_info=True)[0]
         assert_initialised(loaded)
         torch.manual_seed(5)
-        assert same_weights(loaded, model_class.from_pretrained(tmp_path)), "initialisation depends on found memory"
+        again = model_class.from_pretrained(tmp_path, output_loading_info=True)[0]
+        assert same_weights(loaded, again), "initialisation depends on found memory"
         for (name, given), expected in zip(loaded.state_dict().items(), fresh.state_dict().values(), strict=True):
             if name in kept or given.numel() < 2:
                 continue

@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 
 from joint_batch_cases import JOINT_BATCH_CASES, build_joint_batch_case
 from reid_zoo import ReIDModel
-from reid_zoo.errors import ConfigurationError, MissingPackageError
+from reid_zoo.errors import CheckpointError, ConfigurationError, MissingPackageError
 from reid_zoo.models.encoders.attention import MultiHeadAttention
 from reid_zoo.training import ReIDTrainer, load_recipe, train
+from reid_zoo.training.checkpointing import last_complete_checkpoint
 from reid_zoo.training.parameter_efficient import (
     LowRankSettings,
     add_low_rank_adapters,
@@ -141,6 +142,8 @@ def test_a_run_leaves_a_model_that_loads_and_the_adapter(tmp_path, monkeypatch):
     train(recipe, data_root=people, output_dir=tmp_path / "m", progress=False)
     model = ReIDModel.from_pretrained(tmp_path / "m").eval()
     assert not has_adapters(model)
+    with pytest.raises(CheckpointError, match="low-rank adapters; load the run's folder"):
+        ReIDModel.from_pretrained(last_complete_checkpoint(tmp_path / "m"))
     pixels = torch.randn(2, 3, 48, 32)
     found = trained[-1].eval().get_image_features(pixels).embeds
     torch.testing.assert_close(model.get_image_features(pixels).embeds, found, rtol=1e-4, atol=1e-5)  # float32

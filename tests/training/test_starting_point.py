@@ -7,8 +7,11 @@ import torch
 from safetensors.torch import load_file
 
 from reid_zoo import ReIDModel, ReIDProcessor
+from reid_zoo.clip_tokenizer import clip_tokenizer
 from reid_zoo.data import load_dataset
 from reid_zoo.errors import CheckpointError, RecipeError
+from reid_zoo.models.encoders.position_grid import resample_position_grid
+from reid_zoo.models.registry import get_method
 from reid_zoo.training import build_model, load_recipe, train
 from tiny_models import draw_people
 
@@ -119,6 +122,48 @@ def test_what_the_recipe_says_of_size_and_pixels_goes_first_and_the_grid_follows
     expected.resize_image_grid((64, 32))
     given, taken = tower_weights(expected), tower_weights(model)
     assert all(torch.equal(taken[name], given[name]) for name in given)
+
+
+@pytest.mark.parametrize("stride", [4, 16])
+def test_patches_may_overlap_or_leave_gaps(trained, others, stride):
+    source = trained("clip_reid")
+    model, _ = build_model(start("clip_reid", source, f"model.vision_config={{patch_stride: {stride}}}"), others)
+    rows, columns = (48 - 8) // stride + 1, (32 - 8) // stride + 1
+    given = tower_weights(ReIDModel.from_pretrained(source))["vision_model.embeddings.position_embedding"]
+    taken = tower_weights(model)["vision_model.embeddings.position_embedding"]
+    expected = resample_position_grid(given, (6, 4), (rows, columns), align_corners=False)
+    assert torch.equal(taken, expected)
+
+
+def test_a_model_saved_for_inference_gives_no_heads(trained, others, tmp_path):
+    source = trained("irra")
+    ReIDModel.from_pretrained(source).save_pretrained(tmp_path / "bare")
+    ReIDProcessor.from_pretrained(source).save_pretrained(tmp_path / "bare")
+    lines: list[str] = []
+    build_model(start("irra", tmp_path / "bare"), others, lines.append)
+    assert lines[0].endswith("newly initialised: identity_loss, implicit_relation_reasoning.")
+
+
+def test_prompts_get_the_text_tower_where_the_words_are_those_of_clip(others, tmp_path):
+    """CLIP-ReID reads no sentences, but learns prompts with CLIP's text tower."""
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = get_method("irra").config_class.from_preset(
+        "tiny",
+        vision_config={**sizes, "image_size": [48, 32]},
+        text_config={**sizes, "vocab_size": 49408, "max_position_embeddings": 77},
+    )
+    source = get_method("irra").model_class(config)
+    source.save_pretrained(tmp_path)
+    ReIDProcessor.build(clip_tokenizer(mask_token=True), image_size=(48, 32)).save_pretrained(tmp_path)
+    lines: list[str] = []
+    model, _ = build_model(start("clip_reid", tmp_path), others, lines.append)
+    given = tower_weights(source, ("text_model.",))
+    for name, value in tower_weights(model, ("text_model.",)).items():
+        assert torch.equal(value, given[name])
+    assert torch.equal(model.text_projection.weight, source.text_projection.weight)
+    fixed_words = given["text_model.token_embedding.weight"][[49406, 320, 1125, 539, 320]]
+    assert torch.equal(model.prompt_learner.token_prefix[0], fixed_words)
+    assert lines[0].endswith("newly initialised: bottleneck, bottleneck_proj, classifier, classifier_proj, prompt_learner.")
 
 
 def test_a_field_that_has_no_weights_may_change(trained, others):

@@ -347,7 +347,9 @@ def expand_features(
         for start in range(0, len(features), _BLOCK_ROWS):
             distances = unit.rows(start, min(start + _BLOCK_ROWS, len(features)))
             _, nearest = nearest_in_rows(distances, k)
-            cosines = (1 - distances.gather(1, nearest) / 2).clamp(min=0)
+            cosines = 1 - distances.gather(1, nearest) / 2
+            if alpha != int(alpha):  # such a power of a negative number does not exist
+                cosines = cosines.clamp(min=0)
             weights = cosines.pow(alpha) / k
             expanded[start : start + len(nearest)] = torch.einsum("bk,bkd->bd", weights, features[nearest])
         features = expanded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from copy import deepcopy
 from typing import Any, ClassVar, Self
 
 import torch
@@ -81,25 +82,53 @@ class ReIDPreTrainedModel(PreTrainedModel):
         Args:
             pretrained_model_name_or_path: Folder or Hub id.
             model_args: Passed on.
-            kwargs: Passed on. `image_size=(height, width)` resamples the position grid to another image size.
+            kwargs: Passed on. `image_size=(height, width)` resamples the position grid to another image size. Whoever asks for
+                `output_loading_info` is told what is missing instead of being refused.
 
         Raises:
-            CheckpointError: If the folder holds a model of another method, or is not a model of ours.
+            CheckpointError: If the folder holds a model of another method, is not a model of ours, or lacks weights that
+                embeddings need. Heads that are only used in training may be missing; they are newly initialised.
         """
         image_size = kwargs.pop("image_size", None)
+        wants_information = kwargs.pop("output_loading_info", False)
         if kwargs.get("config") is None:
             kwargs["config"] = cls._own_config(pretrained_model_name_or_path, kwargs)
         kwargs.setdefault("dtype", torch.float32)
         try:
-            loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+            model, information = super().from_pretrained(
+                pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
+            )
         except (OSError, SafetensorError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"cannot read the weights of {pretrained_model_name_or_path}: {reason}") from error
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if not wants_information:
+            model.refuse_missing_weights(pretrained_model_name_or_path, information)
         model.freeze_constants()
         if image_size is not None:
             model.resize_image_grid(image_size)
-        return loaded
+        return (model, information) if wants_information else model  # type: ignore[return-value]  # as in transformers
+
+    def refuse_missing_weights(self, name: str | os.PathLike[str], information: dict[str, Any]) -> None:
+        """Refuse a checkpoint without all weights of the embeddings: those of a half new model would look like any others.
+
+        Args:
+            name: Folder or Hub id that was loaded.
+            information: `output_loading_info` of `from_pretrained`.
+
+        Raises:
+            CheckpointError: If there are such weights; it names them.
+        """
+        own = "" if self.base_model is self else f"{self.base_model_prefix}."
+        missing = sorted(key for key in information["missing_keys"] if key.startswith(own))
+        if not missing:
+            return
+        named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        advice = "the file is not complete, or config.json is another model's"
+        if any(".lora_A." in key for key in information["unexpected_keys"]):
+            advice = (
+                "it is a checkpoint within a run with low-rank adapters; load the run's folder, where they are merged"
+            )
+        raise CheckpointError(f"{name} lacks the weights {named}: {advice}.")
 
     @classmethod
     def from_towers(
@@ -195,17 +224,14 @@ class ReIDPreTrainedModel(PreTrainedModel):
         """Take images of `image_size` = `(height, width)` pixels from now on; resamples the position grid in place.
 
         Raises:
-            ConfigurationError: If the size does not hold whole patches, or too few for the token selection.
+            ConfigurationError: If the size holds no patch, or too few for the token selection; nothing is changed then.
         """
-        old_height, old_width = self.vision_tower.config.image_size
+        changed = deepcopy(self.config)
+        changed.vision_config.image_size = list(image_size)
+        changed.vision_config.validate_fields()
+        changed.validate_fields()
         self.vision_tower.resize_image_grid(image_size, align_corners=self.position_grid_align_corners)
         self.config.vision_config.image_size = list(image_size)
-        try:
-            self.config.validate_fields()
-        except ConfigurationError:
-            self.vision_tower.resize_image_grid((old_height, old_width))
-            self.config.vision_config.image_size = [old_height, old_width]
-            raise
 
     @in_full_precision
     def similarity(

@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ..auto import load_config
 from ..errors import RecipeError
 from ..models.configuration_base import check_fields, own_field_names
+from ..models.encoders.configuration_clip_text_transformer import ReIDCLIPTextConfig
+from ..models.encoders.position_grid import resample_position_grid
 from ..models.registry import get_method
 from ..processing import ReIDProcessor
 from .recipe import Recipe
@@ -30,14 +32,18 @@ class StartingPoint:
     Attributes:
         name: Folder or Hub id.
         model: The model; with its training-only heads if it is of the same method as the one that starts.
+        absent: Names of its weights that are not in the checkpoint, which held no training-only heads, say.
         processor: Its processor.
         takes_text: Whether the text tower and the tokenizer are taken too.
+        fills_prompts: Whether the text tower is taken for prompts instead, by a method that reads no sentences.
     """
 
     name: str
     model: Any
+    absent: frozenset[str]
     processor: ReIDProcessor
     takes_text: bool
+    fills_prompts: bool
 
     @classmethod
     def read(cls, name: str, recipe: Recipe, draft: Any) -> StartingPoint:
@@ -76,7 +82,18 @@ class StartingPoint:
                 f"recipe field model.start_from: the tokenizer of {name} has no mask token, which {recipe.method} needs; start "
                 "from a model of a method that masks words."
             )
-        return cls(name, reader.from_pretrained(name), processor, takes_text)
+        model, information = reader.from_pretrained(name, output_loading_info=True)
+        model.refuse_missing_weights(name, information)
+        absent = frozenset(information["missing_keys"])
+        fills_prompts = (
+            not takes_text
+            and hasattr(method.training_class, "take_text_tower")
+            and draft.uses_text
+            and type(getattr(config, "text_config", None)) is type(draft.text_config)
+            and config.text_config.vocab_size == ReIDCLIPTextConfig.vocab_size  # prompts are made of CLIP's words
+            and isinstance(getattr(model, "text_projection", None), nn.Linear)
+        )
+        return cls(name, model, absent, processor, takes_text, fills_prompts)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
@@ -108,7 +125,7 @@ class StartingPoint:
         size = recipe.processor.image_size
         vision = {"image_size": list(size or self.processor.image_size), **settings.vision_config}
         fields["vision_config"] = _changed("vision_config", config.vision_config, vision)
-        if self.takes_text:
+        if self.takes_text or self.fills_prompts:
             fields["text_config"] = _changed("text_config", config.text_config, settings.text_config)
         return fields
 
@@ -125,26 +142,39 @@ class StartingPoint:
         Raises:
             RecipeError: If a tower is not taken whole, because the recipe changes its size.
         """
-        size = tuple(model.config.vision_config.image_size)
-        if tuple(self.model.config.vision_config.image_size) != size:
-            self.model.resize_image_grid(size)
         own, given = _named_weights(model), _named_weights(self.model)
+        absent = {name.removeprefix(f"{self.model.base_model_prefix}.") for name in self.absent}
+        self._resample_position_grid(model, given)
         towers = (_VISION, _TEXT) if self.takes_text else (_VISION,)
-        for name in sorted(own.keys() | given.keys()):
-            if name.startswith(towers) and not (name in own and name in given and own[name].shape == given[name].shape):
+        for name in sorted(own.keys() | given.keys() - absent):
+            fits = name in own and name in given and own[name].shape == given[name].shape
+            if name.startswith(towers) and name not in absent and not fits:
                 shapes = [list(each[name].shape) if name in each else "nothing" for each in (given, own)]
+                tower = "text_config" if name.startswith(_TEXT) else "vision_config"
                 raise RecipeError(
                     f"recipe field model.start_from: {name} is {shapes[0]} in {self.name}, but {shapes[1]} in this recipe's "
-                    f"model; leave the sizes in model.{'text' if name.startswith(_TEXT) else 'vision'}_config out."
+                    f"model; leave the sizes in model.{tower} out (model.{tower}={{}} leaves out all)."
                 )
         left = []
         for name, weight in own.items():
-            is_text = name.startswith("text_")
-            if name in given and given[name].shape == weight.shape and (self.takes_text or not is_text):
+            taken = name in given and name not in absent and given[name].shape == weight.shape
+            if taken and (self.takes_text or not name.startswith("text_")):
                 weight.copy_(given[name])
             else:
                 left.append(name)
+        if self.fills_prompts:
+            words = {name.removeprefix(_TEXT): value for name, value in given.items() if name.startswith(_TEXT)}
+            model.take_text_tower(words, self.model.text_projection.weight)
+            filled = ("text_", "prompt_learner.token_")
+            left = [name for name in left if not name.startswith(filled)]
         return left
+
+    def _resample_position_grid(self, model: Any, given: dict[str, Tensor]) -> None:
+        """Bring the positions of this model's patches to the grid of the new one: another image size, or overlapping patches."""
+        grids = [each.config.vision_config.grid_size for each in (self.model, model)]
+        if grids[0] != grids[1]:
+            name = next(name for name in given if name.startswith(_VISION) and name.endswith(".position_embedding"))
+            given[name] = resample_position_grid(given[name], *grids, align_corners=model.position_grid_align_corners)
 
 
 def _changed(tower: str, config: PreTrainedConfig, changes: dict[str, Any]) -> PreTrainedConfig:

@@ -52,7 +52,10 @@ def test_transparent_pixels_do_not_bleed_their_colour() -> None:
     assert 0.7 < pasted.visible_fraction < 0.8
 
 
-@pytest.mark.parametrize(("mode", "expected"), [("RGB", "RGB"), ("L", "L"), ("P", "RGB"), ("CMYK", "RGB")])
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [("RGB", "RGB"), ("L", "L"), ("RGBA", "RGBA"), ("LA", "LA"), ("CMYK", "CMYK"), ("P", "RGB"), ("1", "RGB")],
+)
 def test_size_and_mode_are_kept(mode: str, expected: str) -> None:
     pasted = occlude_image(Image.new(mode, (50, 70)), RandomStream(1))
     assert (pasted.image.mode, pasted.image.size) == (expected, (50, 70))

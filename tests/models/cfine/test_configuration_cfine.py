@@ -59,7 +59,7 @@ def test_defaults_are_the_papers_model():
         ({"text_token_ratio": 0.51}, "text_token_ratio"),
         ({"num_positive_words": 21}, "num_positive_words"),
         ({"num_positive_patches": 0}, "num_positive_patches"),
-        ({"vision_config": {"image_size": [224, 100]}}, "image_size"),
+        ({"vision_config": {"image_size": [224, 10]}}, "image_size"),
         ({"vision_config": 3}, "vision_config is a int"),
         ({"text_config": {"vocab_size": "big"}}, "vocab_size"),
     ],

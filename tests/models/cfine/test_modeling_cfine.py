@@ -421,10 +421,11 @@ def test_another_image_size_while_loading(tmp_path):
     resized.save_pretrained(tmp_path / "resized")
     assert same(CFineModel.from_pretrained(tmp_path / "resized"), resized)
     with pytest.raises(ConfigurationError, match="image_size"):
-        CFineModel.from_pretrained(tmp_path, image_size=(81, 40))
+        CFineModel.from_pretrained(tmp_path, image_size=(7, 40))
     with pytest.raises(ConfigurationError, match="tokens of a group"):  # 5 tokens: a group has one
         model.resize_image_grid((16, 16))
-    assert model.get_image_features(images(2)).embeds.shape == (2, 96)  # nothing has changed
+    assert same(CFineModel.from_pretrained(tmp_path), model)  # nothing has changed
+    assert model.get_image_features(images(2)).embeds.shape == (2, 96)
 
 
 def test_half_precision_checkpoints_load_in_float32(tmp_path):
@@ -451,7 +452,8 @@ def test_nothing_is_left_uninitialised(tmp_path):
 
     kept = {key: value for key, value in state.items() if "text_model.embeddings.word" in key}
     save_file(kept, file, metadata={"format": "pt"})
-    loaded = CFineForTraining.from_pretrained(tmp_path)
+    loaded, information = CFineForTraining.from_pretrained(tmp_path, output_loading_info=True)
+    assert set(information["missing_keys"]) == state.keys() - kept.keys()
     for name, tensor in [*loaded.named_parameters(), *loaded.named_buffers()]:
         assert tensor.device.type == "cpu", name
         assert tensor.isfinite().all(), name

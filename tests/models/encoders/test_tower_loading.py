@@ -489,7 +489,7 @@ def test_options_that_the_weights_contradict(tmp_path, towers):
     with pytest.raises(ConfigurationError, match="hidden_drop"):
         load_text_tower(towers / "bert", hidden_drop=0.1)
     with pytest.raises(ConfigurationError, match="image_size"):
-        load_image_tower(towers / "clip", image_size=(30, 32))
+        load_image_tower(towers / "clip", image_size=(3, 32))
     with pytest.raises(ConfigurationError, match="give image_size once"):
         CFineModel.from_towers(towers / "clip", image_size=(32, 32), vision_config={"image_size": 64})
     with pytest.raises(ConfigurationError, match="unknown preset"):

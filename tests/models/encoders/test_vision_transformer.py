@@ -110,6 +110,22 @@ def test_imagenet_variant_has_a_patch_bias_and_no_first_norm():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(
+    ("size", "stride", "grid"), [((37, 23), 8, (4, 2)), ((37, 23), 10, (3, 2)), ((37, 23), 5, (6, 4))]
+)
+def test_pixels_that_fill_no_patch_are_not_seen(size, stride, grid):
+    model = tower(image_size=list(size), patch_stride=stride)
+    assert model.config.grid_size == grid
+    images = pixels(*size)
+    cropped = images.clone()
+    rows, columns = ((count - 1) * stride + 8 for count in grid)
+    cropped[:, :, rows:], cropped[:, :, :, columns:] = 7.0, 7.0
+    states = model(images).last_hidden_state
+    assert states.shape == (2, 1 + grid[0] * grid[1], 32)
+    torch.testing.assert_close(model(cropped).last_hidden_state, states, rtol=0, atol=0)
+
+
+@torch.no_grad()
 def test_resize_image_grid():
     model = tower()
     before = model.embeddings.position_embedding.data.clone()
@@ -119,7 +135,7 @@ def test_resize_image_grid():
     assert isinstance(model.embeddings.position_embedding, torch.nn.Parameter)
     assert model(pixels(48, 24)).last_hidden_state.shape == (2, 19, 32)
     with pytest.raises(ConfigurationError, match="image_size"):
-        model.resize_image_grid((50, 24))
+        model.resize_image_grid((50, 7))
     assert model.config.image_size == [48, 24]  # the failed attempt left nothing behind
     assert model(pixels(48, 24)).last_hidden_state.shape == (2, 19, 32)
 
@@ -132,7 +148,7 @@ def test_wrong_pixels_are_refused(shape):
 
 def test_configuration_errors_name_the_field():
     for fields, named in (
-        ({"image_size": [32, 12]}, "image_size"),
+        ({"image_size": [32, 7]}, "image_size"),
         ({"image_size": [4, 16]}, "image_size"),
         ({"image_size": [32, 16, 3]}, "image_size"),
         ({"num_attention_heads": 5}, "num_attention_heads"),

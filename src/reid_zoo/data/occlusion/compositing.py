@@ -28,12 +28,15 @@ __all__ = ["OccludedImage", "draw_placement", "occlude_image", "paste_instance"]
 _TRIES = 10_000
 
 
+_BLENDING_MODES = ("RGB", "L", "RGBA", "LA", "CMYK")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class OccludedImage:
     """An image with an occluder, and what is known about it.
 
     Attributes:
-        image: The picture, of the size and mode of the one it was made from (`RGB` unless that was `L`).
+        image: The picture, of the size and mode of the one it was made from; palettes and bitmaps become `RGB`.
         instance: The cut-out that was pasted.
         box: Its box (left, top, right, bottom) in pixels before clipping.
         visible_box: The part of the box inside the image.
@@ -51,11 +54,11 @@ def paste_instance(image: Image.Image, instance: OcclusionInstance, box: Box) ->
     """Paste a cut-out into a box: bicubic resize with premultiplied alpha, then 8-bit alpha blending.
 
     Args:
-        image: The holistic image; not changed. Other modes than `RGB` and `L` are converted to `RGB`.
+        image: The holistic image; not changed. Modes whose values do not blend (a palette, a bitmap) are converted to `RGB`.
         instance: The cut-out.
         box: (left, top, right, bottom) in pixels; what lies outside of the image is cut off.
     """
-    result = image.copy() if image.mode in ("RGB", "L") else image.convert("RGB")
+    result = image.copy() if image.mode in _BLENDING_MODES else image.convert("RGB")
     left, top, right, bottom = box
     resized = instance.image.resize((right - left, bottom - top), Image.Resampling.BICUBIC)
     result.paste(resized, (left, top), resized)

@@ -20,10 +20,10 @@ class ReIDVisionConfig(ReIDPreTrainedConfig):
         num_attention_heads (`int`, defaults to 12): Number of attention heads; must divide `hidden_size`.
         num_channels (`int`, defaults to 3): Number of colour channels.
         image_size (`list[int]`, defaults to `[224, 224]`): `[height, width]` in pixels; one number means a square.
-        patch_size (`int`, defaults to 16): Edge of a square patch in pixels; must divide both sides of the image, unless
-            patches overlap.
+        patch_size (`int`, defaults to 16): Edge of a square patch in pixels.
         patch_stride (`int`, *optional*): Distance of two neighbouring patches in pixels; `patch_size` by default, less
-            for overlapping patches. The grid is floor((side - patch_size) / patch_stride) + 1 patches.
+            for overlapping patches. The grid is floor((side - patch_size) / patch_stride) + 1 patches; pixels at the right
+            and lower border that do not fill one are not seen.
         hidden_act (`str`, defaults to `"quick_gelu"`): Activation of the MLP (`"gelu"` for ImageNet weights).
         layer_norm_eps (`float`, defaults to 1e-5): Epsilon of every layer norm (1e-6 for ImageNet weights).
         patch_bias (`bool`, defaults to `False`): Whether the patch convolution has a bias (ImageNet weights do).
@@ -65,18 +65,13 @@ class ReIDVisionConfig(ReIDPreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def validate_fields(self) -> None:
-        """The sides must hold whole patches, the width whole heads."""
+        """The image must hold a patch, the width whole heads."""
         owner = type(self).__name__
-        if self.patch_stride is not None and not 1 <= self.patch_stride <= self.patch_size:
+        if self.patch_stride is not None and self.patch_stride < 1:
+            raise ConfigurationError(f"{owner}.patch_stride is {self.patch_stride}, but must be at least 1.")
+        if len(self.image_size) != 2 or min(self.image_size) < self.patch_size:
             raise ConfigurationError(
-                f"{owner}.patch_stride is {self.patch_stride}, but must lie between 1 and patch_size = {self.patch_size}."
-            )
-        overlapping = self.stride < self.patch_size
-        if len(self.image_size) != 2 or any(
-            side < self.patch_size or (side % self.patch_size and not overlapping) for side in self.image_size
-        ):
-            raise ConfigurationError(
-                f"{owner}.image_size is {self.image_size}, but must be [height, width] in multiples of "
+                f"{owner}.image_size is {self.image_size}, but must be [height, width], both at least "
                 f"patch_size = {self.patch_size}."
             )
         if self.hidden_size % self.num_attention_heads:

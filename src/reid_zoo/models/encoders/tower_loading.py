@@ -123,7 +123,7 @@ def load_image_tower(
     Raises:
         CheckpointError: If nothing is there, the format is unknown, weights are missing, or something that the weights
             do not tell must be given.
-        ConfigurationError: For an unknown field, or an `image_size` that does not hold whole patches.
+        ConfigurationError: For an unknown field, or an `image_size` that holds no patch.
     """
     check_fields("vision_config", ReIDVisionConfig, overrides)
     name = os.fspath(source)

@@ -177,7 +177,7 @@ class VisionTransformer(PreTrainedModel):
         """Take images of another size from now on: resamples the position grid in place and updates the configuration.
 
         Args:
-            image_size: `(height, width)` in pixels, multiples of the patch size.
+            image_size: `(height, width)` in pixels, at least a patch.
             mode: Interpolation, see [`resample_position_grid`].
             align_corners: See [`resample_position_grid`].
         """
