@@ -124,6 +124,15 @@ def test_padding_does_not_change_sentences(built_with_text: BuiltCase):
     assert_close(scores(built.model, cut | images), scores(built.model, padded | images))
 
 
+def test_ids_and_mask_may_be_given_in_their_order(built_with_text: BuiltCase):
+    built = built_with_text
+    for model in (built.model, copy.deepcopy(built.training).eval()):
+        with torch.no_grad():
+            by_place = model.get_text_features(built.texts["input_ids"], built.texts["attention_mask"])
+            by_name = model.get_text_features(**built.texts)
+        assert torch.equal(by_place.embeds, by_name.embeds)
+
+
 def test_loss_is_the_weighted_sum_of_its_terms(built: BuiltCase):
     output = training_step(copy.deepcopy(built.training), built.batch)
     assert output.loss.isfinite()

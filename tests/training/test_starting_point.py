@@ -163,7 +163,9 @@ def test_prompts_get_the_text_tower_where_the_words_are_those_of_clip(others, tm
     assert torch.equal(model.text_projection.weight, source.text_projection.weight)
     fixed_words = given["text_model.token_embedding.weight"][[49406, 320, 1125, 539, 320]]
     assert torch.equal(model.prompt_learner.token_prefix[0], fixed_words)
-    assert lines[0].endswith("newly initialised: bottleneck, bottleneck_proj, classifier, classifier_proj, prompt_learner.")
+    assert lines[0].endswith(
+        "newly initialised: bottleneck, bottleneck_proj, classifier, classifier_proj, prompt_learner."
+    )
 
 
 def test_a_field_that_has_no_weights_may_change(trained, others):

@@ -173,13 +173,15 @@ class CLIPDualEncoderModel(CLIPDualEncoderPreTrainedModel):
         """
         return self.image_features(self.encode_images(pixel_values))
 
-    def get_text_features(self, input_ids: Tensor, **kwargs: Any) -> RetrievalFeatures:
+    def get_text_features(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+    ) -> RetrievalFeatures:
         """Features of sentences.
 
         Args:
             input_ids: `(B, L)` token ids, L ≤ `max_text_length`, each row holding the end-of-text token.
-            kwargs: Other keys of a processor's output, such as `attention_mask`, are not needed and passed over: no
-                token sees what comes after it.
+            attention_mask: Not needed: no token sees what comes after it.
+            kwargs: Other keys of a processor's output; passed over.
 
         Returns:
             As `get_image_features`, with tokens `(B, L, D)` and a mask of those up to the end of the text.

@@ -480,9 +480,9 @@ class CFineForTraining(JointBatchMixin, CFinePreTrainedModel):
         """See [`CFineModel.get_image_features`]."""
         return self.cfine.get_image_features(pixel_values, **kwargs)
 
-    def get_text_features(self, input_ids: Tensor, **kwargs: Any) -> RetrievalFeatures:
+    def get_text_features(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> RetrievalFeatures:
         """See [`CFineModel.get_text_features`]."""
-        return self.cfine.get_text_features(input_ids, **kwargs)
+        return self.cfine.get_text_features(input_ids, *args, **kwargs)
 
     def similarity(
         self, text_features: RetrievalFeatures | Tensor, image_features: RetrievalFeatures | Tensor

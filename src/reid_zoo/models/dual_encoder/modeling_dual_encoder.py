@@ -194,9 +194,9 @@ class DualEncoderForTraining(JointBatchMixin, DualEncoderPreTrainedModel):
         """See [`DualEncoderModel.get_image_features`]."""
         return self.dual_encoder.get_image_features(pixel_values, **kwargs)
 
-    def get_text_features(self, input_ids: Tensor, **kwargs: Any) -> RetrievalFeatures:
+    def get_text_features(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> RetrievalFeatures:
         """See [`DualEncoderModel.get_text_features`]."""
-        return self.dual_encoder.get_text_features(input_ids, **kwargs)
+        return self.dual_encoder.get_text_features(input_ids, *args, **kwargs)
 
     def forward(
         self,

@@ -125,9 +125,9 @@ class IRRAForTraining(JointBatchMixin, IRRAPreTrainedModel):
         """See [`IRRAModel.get_image_features`]."""
         return self.irra.get_image_features(pixel_values, **kwargs)
 
-    def get_text_features(self, input_ids: Tensor, **kwargs: Any) -> RetrievalFeatures:
+    def get_text_features(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> RetrievalFeatures:
         """See [`IRRAModel.get_text_features`]."""
-        return self.irra.get_text_features(input_ids, **kwargs)
+        return self.irra.get_text_features(input_ids, *args, **kwargs)
 
     def forward(
         self,

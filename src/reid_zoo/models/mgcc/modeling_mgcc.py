@@ -178,14 +178,16 @@ class MGCCModel(MGCCPreTrainedModel):
             token_scores=encoded.token_scores,
         )
 
-    def get_text_features(self, input_ids: Tensor, **kwargs: Any) -> RetrievalFeatures:
+    def get_text_features(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+    ) -> RetrievalFeatures:
         """Features of sentences.
 
         Args:
             input_ids: `(B, N)` token ids, N ≤ `max_text_length`, each row holding the end-of-text token. What stands behind
                 it does not matter.
-            kwargs: Other keys of a processor's output, such as `attention_mask`, are not needed and passed over: no
-                token sees what comes after it.
+            attention_mask: Not needed: no token sees what comes after it.
+            kwargs: Other keys of a processor's output; passed over.
 
         Returns:
             `embeds` `(B, D)`, the global vectors mapped by M_g, so that their dot products with the images' rank like the
@@ -349,9 +351,9 @@ class MGCCForTraining(JointBatchMixin, MGCCPreTrainedModel):
         """See [`MGCCModel.get_image_features`]."""
         return self.mgcc.get_image_features(pixel_values, **kwargs)
 
-    def get_text_features(self, input_ids: Tensor, **kwargs: Any) -> RetrievalFeatures:
+    def get_text_features(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> RetrievalFeatures:
         """See [`MGCCModel.get_text_features`]."""
-        return self.mgcc.get_text_features(input_ids, **kwargs)
+        return self.mgcc.get_text_features(input_ids, *args, **kwargs)
 
     def similarity(
         self,

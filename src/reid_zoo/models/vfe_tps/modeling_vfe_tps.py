@@ -100,9 +100,9 @@ class VFETPSForTraining(JointBatchMixin, VFETPSPreTrainedModel):
         """See [`VFETPSModel.get_image_features`]."""
         return self.vfe_tps.get_image_features(pixel_values, **kwargs)
 
-    def get_text_features(self, input_ids: Tensor, **kwargs: Any) -> RetrievalFeatures:
+    def get_text_features(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> RetrievalFeatures:
         """See [`VFETPSModel.get_text_features`]."""
-        return self.vfe_tps.get_text_features(input_ids, **kwargs)
+        return self.vfe_tps.get_text_features(input_ids, *args, **kwargs)
 
     def begin_epoch(self) -> None:
         """Forget the features of the last epoch (`gvfc_mode="history"`)."""
