@@ -35,7 +35,8 @@ def convert_official_checkpoint(
         checkpoint: The file (`.pth`, `.pth.tar`, `.pt`, `.safetensors`; for MGCC the folder `breakpoint`), or its content.
             Nothing in it is executed.
         return_report: Also return the [`ConversionReport`].
-        config: Fields of the method's configuration that the checkpoint does not tell, e.g. `image_size=[384, 128]`.
+        config: Fields of the method's configuration that neither the checkpoint nor the release's options beside it tell,
+            e.g. `image_size=[384, 128]`.
 
     Returns:
         `XForTraining` in evaluation mode, or `(model, report)`.
@@ -49,7 +50,12 @@ def convert_official_checkpoint(
     read = getattr(
         entry.conversion, "read_official", read_checkpoint
     )  # a method may keep its checkpoint in several files
-    content = read(Path(checkpoint)) if isinstance(checkpoint, str | Path) else checkpoint
+    if isinstance(checkpoint, str | Path):
+        content = read(Path(checkpoint))
+        if hasattr(entry.conversion, "official_options"):  # a release may write them beside the checkpoint
+            config = {**entry.conversion.official_options(Path(checkpoint)), **config}
+    else:
+        content = checkpoint
     recognised = recognise_method(content)
     # Towers alone, which several methods share, are taken for the method that was asked for.
     family: re.Pattern[str] | None = getattr(entry.conversion, "FAMILY_SIGNATURE", None)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import yaml
 from torch import Tensor
 
 from ..errors import CheckpointError
@@ -19,6 +21,7 @@ __all__ = [
     "infer_branch_layers",
     "infer_tower_fields",
     "leftover_reason",
+    "official_options",
     "part",
 ]
 
@@ -32,6 +35,46 @@ _CLIP_LEFTOVERS = {
     "context_length": "a number, not a weight",
     "vocab_size": "a number, not a weight",
 }
+
+
+# Option of the release → field for `infer_tower_fields` or the configuration.
+_OPTIONS = {"img_size": "image_size", "stride_size": "stride_size", "temperature": "temperature"}
+
+
+class _OptionsLoader(yaml.SafeLoader):
+    """Plain YAML, and tuples as Python's dumper writes them; any other tag is refused."""
+
+    def construct_tuple(self, node: yaml.SequenceNode) -> list[Any]:
+        """A tuple as a list."""
+        return self.construct_sequence(node, deep=True)
+
+
+_OptionsLoader.add_constructor("tag:yaml.org,2002:python/tuple", _OptionsLoader.construct_tuple)
+
+
+def official_options(checkpoint: Path) -> dict[str, Any]:
+    """What the release's `configs.yaml` beside a checkpoint says and its tensors do not: image size, stride, temperature.
+
+    Args:
+        checkpoint: The checkpoint's file.
+
+    Returns:
+        Fields as in `infer_config`; empty without such a file.
+
+    Raises:
+        CheckpointError: If there is one that cannot be read.
+    """
+    file = checkpoint.parent / "configs.yaml"
+    if not file.is_file():
+        return {}
+    try:
+        options = yaml.load(file.read_text(encoding="utf-8"), _OptionsLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{file}, the options of {checkpoint.name}, cannot be read: {reason}") from error
+    if not isinstance(options, dict):
+        raise CheckpointError(f"{file}, the options of {checkpoint.name}, holds no fields.")
+    return {field: options[name] for name, field in _OPTIONS.items() if options.get(name) is not None}
 
 
 def part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

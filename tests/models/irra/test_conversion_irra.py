@@ -214,3 +214,34 @@ def test_a_converted_model_can_be_saved_and_loaded(official, tmp_path):
     model.save_pretrained(tmp_path)
     again = ReIDModel.from_pretrained(tmp_path)
     assert same_weights(model.irra, again)
+
+
+OPTIONS = """\
+img_size: !!python/tuple
+- 96
+- 32
+loss_names: sdm+id+mlm
+stride_size: 8
+temperature: 0.05
+"""
+
+
+def test_options_beside_the_checkpoint_are_read(official, tmp_path):
+    save_file(official, tmp_path / "best.safetensors")
+    (tmp_path / "configs.yaml").write_text(OPTIONS)
+    model = convert_official_checkpoint("irra", tmp_path / "best.safetensors")
+    assert model.config.vision_config.image_size == IMAGE_SIZE
+    assert model.config.vision_config.stride == 8
+    assert model.config.temperature == 0.05
+    given = convert_official_checkpoint("irra", tmp_path / "best.safetensors", temperature=0.03)
+    assert given.config.temperature == 0.03, "what is given goes first"
+
+
+@pytest.mark.parametrize(
+    "text", ["!!python/object/apply:os.system ['true']", "img_size: [96", "just words"], ids=["code", "cut", "words"]
+)
+def test_options_that_cannot_be_read_are_named(official, tmp_path, text):
+    save_file(official, tmp_path / "best.safetensors")
+    (tmp_path / "configs.yaml").write_text(text)
+    with pytest.raises(CheckpointError, match=r"configs.yaml, the options of best.safetensors"):
+        convert_official_checkpoint("irra", tmp_path / "best.safetensors")

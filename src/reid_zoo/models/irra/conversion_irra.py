@@ -15,12 +15,20 @@ from ..clip_dual_encoder_conversion import (
     infer_branch_layers,
     infer_tower_fields,
     leftover_reason,
+    official_options,
 )
 from ..conversion_report import ConversionReport, naming_missing_weights
 from ..encoders.tower_weights import rename
 from .configuration_irra import IRRAConfig
 
-__all__ = ["FAMILY_SIGNATURE", "SIGNATURE", "convert_checkpoint", "convert_state_dict", "infer_config"]
+__all__ = [
+    "FAMILY_SIGNATURE",
+    "SIGNATURE",
+    "convert_checkpoint",
+    "convert_state_dict",
+    "infer_config",
+    "official_options",
+]
 
 SIGNATURE = re.compile(r"(module\.)?mlm_head\..*")
 """A key that only IRRA's checkpoints have."""
