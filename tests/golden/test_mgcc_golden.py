@@ -26,7 +26,7 @@ from reid_zoo.models.mgcc.modeling_mgcc import MGCCForTraining
 from reid_zoo.outputs import RetrievalFeatures
 from reid_zoo.processor_building import build_processor
 
-# Prose; and the cases' own tolerance, which is wider than ours in `rtol`.
+# Prose; and the case's own tolerance, which `GoldenCase` reads.
 PROSE = {"case", "method", "notes", "precision", "tolerance"}
 # Checked against the case's tensors or the model in `assert_facts`, or used where the text says so.
 CHECKED = {
@@ -206,7 +206,8 @@ def found_in_evaluation(case: GoldenCase, model: MGCCForTraining) -> dict[str, T
     found["sim_t2i"] = torch.cat([torch.cat(row, dim=1) for row in blocks])
     for block_elements in (None, 1, 1000):
         streamed = model.similarity(texts, images, block_elements=block_elements)
-        assert_close(f"streamed in blocks of {block_elements}", streamed, found["sim_t2i"], 2e-6)  # order of summation
+        # The same products in matrices of other shapes, so summed in another order; scores are differences of large sums.
+        assert_close(f"streamed in blocks of {block_elements}", streamed, found["sim_t2i"])
     metrics = evaluate_retrieval(
         similarity=found["sim_t2i"],
         query_person_ids=inputs["text_pids"],
@@ -286,7 +287,7 @@ def test_model_case(case_folder, attention):
     model(**training_batch(case)).loss.backward()
     gradients = official_gradients(convert_state_dict, "mgcc", case.checkpoint, model, config=model.config)
     for key in case.config["grad_keys"]:
-        case.compare(f"grad.{key}", gradients[key.removeprefix("module.")])
+        case.compare_gradient(f"grad.{key}", gradients)
     case.assert_everything_compared()
 
 
