@@ -10,7 +10,8 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from golden_case import GoldenCase, expects_cases, find_cases
+from cfine_unit_case import CHECKS, ENTRIES, FILES, CFineUnitCase, check_group, groups_of
+from golden_case import KEPT, GoldenCase, expects_cases, find_cases
 
 from reid_zoo.conversion import convert_official_checkpoint
 from reid_zoo.models.cfine.configuration_cfine import CFineConfig
@@ -69,11 +70,83 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "manifest" in metafunc.fixturenames:
         files = sorted((root / "cfine").glob("manifest_full*.json"))
         metafunc.parametrize("manifest", files, ids=[file.stem for file in files])
+    if "unit_folder" in metafunc.fixturenames:
+        pairs = [(folder, group) for folder in find_unit_cases(root) for group in CHECKS]
+        pairs = [(folder, group) for folder, group in pairs if group in groups_of(CFineUnitCase(folder))]
+        names = [f"{folder.name}-{group}" for folder, group in pairs]
+        metafunc.parametrize(("unit_folder", "group"), pairs, ids=names)
 
 
-def test_there_are_cases(request):
+def find_unit_cases(root: Path) -> list[Path]:
+    return sorted(file.parent for file in (root / "cfine").glob("*/cases.json"))
+
+
+def test_there_are_cases_and_every_file_is_known(request):
     root = request.config.getoption("--golden-root")
-    assert find_cases(root, "cfine") or not expects_cases(root, "cfine")
+    if not expects_cases(root, "cfine"):
+        return
+    cases, units = find_cases(root, "cfine"), find_unit_cases(root)
+    assert cases or units
+    for path in (root / "cfine").iterdir():
+        assert path in [*cases, *units] or (path.name.startswith("manifest_full") and path.suffix == ".json"), path
+    for folder in units:
+        assert {path.name for path in folder.iterdir()} == FILES, folder
+        unknown = groups_of(CFineUnitCase(folder)) - set(CHECKS)
+        assert not unknown, f"{folder}: nothing reads {sorted(unknown)}"
+
+
+@pytest.mark.filterwarnings("ignore::reid_zoo.processing.TruncationWarning")
+def test_unit_case(unit_folder, group, tmp_path):
+    check_group(CFineUnitCase(unit_folder), group, tmp_path)
+
+
+KEPT_UNIT = KEPT / "cfine" / "unit"
+CHANGED_ENTRIES = {
+    "triplet": ("random", "margin"),
+    "evaluation": ("text_to_image", 1),
+    "posembed": (),
+    "pixels": ("size", 0),
+    "lr_schedule": ("rows", 30, 2),
+    "data": ("samples", "val", 1, 2),
+    "tokenizer": ("input_ids", 1, 3),
+}
+
+
+# A triplet's inputs need not matter one by one: most scores belong to no triplet.
+CHANGED_TENSORS = [key for key in CFineUnitCase(KEPT_UNIT).tensors if not key.endswith((".pids", ".similarity"))]
+
+
+@pytest.mark.parametrize("key", [*CHANGED_TENSORS, "eval.similarity"])
+def test_a_changed_tensor_of_a_unit_case_is_refused(key, tmp_path):
+    unit = CFineUnitCase(KEPT_UNIT)
+    value = unit.tensors[key].flatten()
+    value[value.argmax()] += 7
+    with pytest.raises((AssertionError, IndexError)):  # an identity without a class is an index error
+        check_group(unit, key.partition(".")[0], tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::reid_zoo.processing.TruncationWarning")
+@pytest.mark.parametrize(("name", "way"), CHANGED_ENTRIES.items(), ids=list(CHANGED_ENTRIES))
+def test_a_changed_entry_of_a_unit_case_is_refused(name, way, tmp_path):
+    unit = CFineUnitCase(KEPT_UNIT)
+    place, last = unit.entries, name
+    for step in way:
+        place, last = place[last], step
+    if way:
+        place[last] += 1
+    else:
+        place[last]["more"] = 1
+    with pytest.raises(AssertionError):
+        check_group(unit, ENTRIES.get(name, name), tmp_path)
+
+
+def test_a_tensor_of_a_unit_case_that_no_check_uses_is_refused(tmp_path):
+    unit = CFineUnitCase(KEPT_UNIT)
+    unit.tensors["cm.cmpm_paper"] = unit.tensors["cm.cmpm"]
+    with pytest.raises(AssertionError, match=r"not compared: \['cm\.cmpm_paper'\]"):
+        check_group(unit, "cm", tmp_path)
+    unit.tensors["spline.source"] = unit.tensors["posembed.source"]
+    assert groups_of(unit) - set(CHECKS) == {"spline"}
 
 
 def official_gradients(checkpoint: dict, parameters: dict, tie_layers: bool) -> dict:

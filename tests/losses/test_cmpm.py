@@ -1,4 +1,4 @@
-"""CMPM against the authors' numbers and a loop written from the definition."""
+"""CMPM against a loop written from the definition; the authors' numbers are in `tests/golden`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,6 @@ from reid_zoo.losses import CMPMLoss
 
 torch.set_num_threads(1)
 UNIT = load_file(Path(__file__).parents[1] / "golden" / "cases" / "cfine" / "unit" / "tensors.safetensors")
-
-
-def test_reproduces_the_authors_value():
-    loss = CMPMLoss()(UNIT["cm.image"], UNIT["cm.text"], UNIT["cm.pids"])
-    torch.testing.assert_close(loss, UNIT["cm.cmpm"], rtol=2e-5, atol=0)  # float32 against their float64
 
 
 def one_direction(projected: list, onto: list, labels: list, target_norm: str, epsilon: float) -> float:
