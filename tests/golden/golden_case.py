@@ -35,9 +35,9 @@ def expects_cases(root: Path, folder: str) -> bool:
     return root == KEPT or (root / folder).is_dir()
 
 
-def side_file(root: Path, name: str) -> Path:
-    """A file of the root, or, where the root has only cases, the one kept with the tests."""
-    return root / name if (root / name).is_file() else KEPT / name
+def side_files(root: Path, name: str) -> list[Path]:
+    """The file of that name that is kept with the tests, and the root's own if it is another root and has one."""
+    return [KEPT / name, *([root / name] if root != KEPT and (root / name).is_file() else [])]
 
 
 def find_cases(root: Path, folder: str, method: str | None = None) -> list[Path]:
@@ -117,7 +117,9 @@ class GoldenCase:
             setattr(self, name, load_file(self.folder / f"{name}.safetensors"))
 
     def tolerance(self, key: str) -> Tolerance:
-        """The one of an expected tensor."""
+        """The one of an expected tensor; kept cases were seen to agree better than they ask for, and have to."""
+        if KEPT in self.folder.parents:
+            return DEFAULT
         outputs, gradients = stated_tolerances(self.config)
         if not key.startswith("grad"):
             return outputs

@@ -86,7 +86,7 @@ def test_there_are_cases_and_every_file_is_known(request):
     if not expects_cases(root, "cfine"):
         return
     cases, units = find_cases(root, "cfine"), find_unit_cases(root)
-    assert cases or units
+    assert (cases and units) or root != KEPT  # another root may hold manifests only
     for path in (root / "cfine").iterdir():
         assert path in [*cases, *units] or (path.name.startswith("manifest_full") and path.suffix == ".json"), path
     for folder in units:

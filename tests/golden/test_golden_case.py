@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
-from golden_case import HALF_PRECISION_ERROR, TOLERANCE, GoldenCase, assert_half_precision_close
+from golden_case import HALF_PRECISION_ERROR, KEPT, TOLERANCE, GoldenCase, Tolerance, assert_half_precision_close
 
 VALUES = torch.tensor([0.2, -0.1, 0.0, 0.003])
 PROSE = (
@@ -65,6 +65,12 @@ def test_a_spec_may_allow_more_for_gradients_only(tmp_path: Path) -> None:
     case = case_with(tmp_path, {}, dict.fromkeys(keys, VALUES), gradient_tolerance=1e-4)
     for key, share in zip(keys, (TOLERANCE, 1e-4, 1e-4), strict=True):
         assert_limit(case, key, share)
+
+
+@pytest.mark.parametrize("method", ["cfine", "clip_reid", "mgcc", "vfe_tps"])
+def test_kept_cases_are_held_to_the_tolerance_that_the_documentation_names(method: str) -> None:
+    case = GoldenCase(KEPT / method / "case_a", gradient_tolerance=1e-4)
+    assert {case.tolerance(key) for key in ("eval.x", "grad.x")} == {Tolerance(of_largest=TOLERANCE)}
 
 
 @pytest.mark.parametrize("name", STATED)

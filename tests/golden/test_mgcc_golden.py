@@ -14,7 +14,7 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parent))
 from clip_dual_encoder_case import official_gradients
-from golden_case import GoldenCase, assert_close, expects_cases, find_cases
+from golden_case import KEPT, GoldenCase, assert_close, expects_cases, find_cases
 
 from reid_zoo.conversion import convert_official_checkpoint
 from reid_zoo.data.caption_cleaning import clean_evaluation_caption
@@ -72,7 +72,7 @@ def test_there_are_cases_and_every_file_is_known(request):
     if not expects_cases(root, "mgcc"):
         return
     cases = find_cases(root, "mgcc")
-    assert cases
+    assert cases or root != KEPT  # another root may hold side files only
     of_the_generator = find_cases(root, "mgcc", method="ogor")  # tested in test_ogor_golden.py
     for path in (root / "mgcc").iterdir():
         assert path in cases or path in of_the_generator or path.name.startswith(SIDE_FILES), path
