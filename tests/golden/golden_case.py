@@ -15,8 +15,9 @@ from torch import Tensor
 # Relative to each tensor's largest value, in float32: the authors' own code in float32 differs from its float64 run by up
 # to 4e-6, and a correct implementation by about 1e-5 (the method specs).
 TOLERANCE = 2e-5
-# Where a case's notes state how far the authors' float32 run was from their float64 one, the same multiple of that.
-NOISE_MULTIPLE = 5
+# Where a case's notes state how far the authors' float32 run was from their float64 one: two correct float32 runs of a
+# case, which sum in different orders, were seen to differ from float64 by 6e-6 and 4.5e-5 (CFine with permuted weights).
+NOISE_MULTIPLE = 8
 # What a case allows beside a share of the largest value (an absolute error, a share of each element) counts up to this
 # share of the largest value: an absolute error alone would let zeros pass for a small gradient.
 STATED_CEILING = 1e-3
