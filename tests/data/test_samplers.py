@@ -182,3 +182,18 @@ class _Echo(Dataset):
 
     def __getitem__(self, key: SeededIndex) -> SeededIndex:
         return key
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_epochs": float("inf")}, "num_epochs is inf, but must be above 0 and finite"),
+        ({"num_epochs": float("nan")}, "num_epochs is nan, but must be above 0"),
+        ({"num_epochs": 0}, "num_epochs is 0, but must be above 0"),
+        ({"batches_per_step": 0}, "batches_per_step is 0, but must be at least 1"),
+        ({"batch_size": -1}, "batch_size is -1, but must be at least 1"),
+    ],
+)
+def test_numbers_without_sense_are_refused(options, message):
+    with pytest.raises(ConfigurationError, match=f"TrainingSampler.{message}"):
+        TrainingSampler(RandomOrder(7), **{"num_epochs": 1, "batch_size": 2, **options})

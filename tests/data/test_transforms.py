@@ -87,6 +87,7 @@ def test_a_wrong_probability_of_captions_is_named(name, value):
         ("erase_probability", -1),
         ("color_jitter", 1.5),
         ("scale_jitter", 3),
+        ("scale_jitter", 1),
         ("crop_padding", -1),
     ],
 )
@@ -211,7 +212,10 @@ def test_training_may_resize_otherwise_than_evaluation(person):
     ("options", "message"),
     [
         ({"erase_fill": "grey"}, "erase_fill is 'grey', but must be one of 'color', 'noise', 'normalized_mean'"),
-        ({"erase_ratio": (2.0, 1.0)}, r"erase_ratio is \[2.0, 1.0\], but must be \[smallest, largest\] above 0"),
+        ({"erase_ratio": (2.0, 1.0)}, r"erase_ratio is \[2.0, 1.0\], but must be \[smallest, largest\]"),
+        ({"erase_ratio": (0.3, float("inf"))}, r"erase_ratio\[1\] is inf, but must be above 0 and finite"),
+        ({"erase_scale": (0.0, 0.5)}, r"erase_scale\[0\] is 0.0, but must be above 0 and below 1"),
+        ({"erase_value": (1, 2)}, r"erase_value is \[1, 2\], but must be three numbers"),
         ({"resize_interpolation": "nearest"}, "resize_interpolation is 'nearest', but must be one of"),
     ],
 )

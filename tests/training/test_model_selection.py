@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from reid_zoo.errors import ConfigurationError, RecipeError
+from reid_zoo.errors import RecipeError
 from reid_zoo.evaluation import RetrievalMetrics
 from reid_zoo.training import ReIDTrainer, load_recipe, train
 from reid_zoo.training.recipe import SELECTION_METRICS, EvaluationSettings
@@ -135,5 +135,5 @@ def test_selection_needs_evaluations(people, tmp_path, field):
 
 def test_metrics_are_those_of_the_evaluation():
     assert {name for name in SELECTION_METRICS if not isinstance(getattr(RetrievalMetrics, name), property)} == set()
-    with pytest.raises(ConfigurationError, match=r"evaluation\.metric is 'r1'"):
+    with pytest.raises(RecipeError, match=r"evaluation\.metric is 'r1'"):
         EvaluationSettings(metric="r1")

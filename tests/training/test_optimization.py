@@ -201,5 +201,5 @@ def test_optimizer_kinds(kind, expected):
 def test_unknown_kinds_are_refused():
     with pytest.raises(ConfigurationError, match="optimizer"):
         build_optimizer(nn.Linear(1, 1), "sgdd", (), (0.9, 0.999), 1e-8)
-    with pytest.raises(ConfigurationError, match="kind"):
+    with pytest.raises(RecipeError, match="kind"):
         LearningRateSchedule(kind="linear")

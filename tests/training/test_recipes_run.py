@@ -167,8 +167,17 @@ def test_what_a_recipe_says_of_the_processor_goes_first(records):
     assert processor.image_processor.image_std == CLIP_PIXELS.std
     assert processor.image_processor.resample == Image.Resampling.BICUBIC
     assert processor.caption_cleaning == "both"
-    with pytest.raises(RecipeError, match=r"processor\.image_size must be \[height, width\]"):
-        build_model(load_recipe("irra-tiny", ["image_size=[48]"]), records)
+
+
+def test_numbers_of_people_and_words_that_are_too_small_are_refused(records):
+    three_people = ["model.config={num_classes: 2}"]
+    with pytest.raises(RecipeError, match=r"model\.config\.num_classes is 2, but must be at least 3 for cuhk-pedes"):
+        build_model(load_recipe("irra-tiny", three_people), records)
+    model, _ = build_model(load_recipe("irra-tiny", ["model.config={num_classes: 4}"]), records)
+    assert model.config.num_classes == 4
+    for name, smallest in (("irra-tiny", 515), ("mgcc-tiny", 514), ("cfine-tiny", 85)):
+        with pytest.raises(RecipeError, match=rf"processor\.vocabulary_size is 3, but must be at least {smallest}"):
+            build_model(load_recipe(name, ["vocabulary_size=3"]), records)
 
 
 def test_workers_change_nothing(people, tmp_path):

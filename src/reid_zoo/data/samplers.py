@@ -18,6 +18,7 @@ import torch
 from torch.utils.data import Sampler
 
 from ..errors import ConfigurationError
+from ..validation import Within, check_rule
 
 __all__ = ["IdentitySampler", "ItemOrder", "RandomOrder", "SeededIndex", "TrainingSampler"]
 
@@ -179,7 +180,7 @@ class TrainingSampler(Sampler[SeededIndex]):
         seed: Seed of the items' own seeds.
 
     Raises:
-        ConfigurationError: If a pass does not fill one step, and what is incomplete is left out.
+        ConfigurationError: If a number is out of range, or a pass does not fill one step, and what is incomplete is left out.
     """
 
     def __init__(
@@ -192,6 +193,9 @@ class TrainingSampler(Sampler[SeededIndex]):
         drop_last: bool = True,
         seed: int = 0,
     ) -> None:
+        check_rule("TrainingSampler", "num_epochs", num_epochs, Within(0, open_low=True))
+        for name, value in (("batch_size", batch_size), ("batches_per_step", batches_per_step)):
+            check_rule("TrainingSampler", name, value, Within(1))
         self.order = order
         self.drop_last = drop_last
         self.seed = seed

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from ..errors import ConfigurationError
-from ..validation import check_choice
+from ..validation import Count, OneOf, Within, check_settings
 
 __all__ = [
     "CaptionAugmentation",
@@ -23,6 +24,12 @@ __all__ = [
 
 _INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _ERASE_FILLS = ("color", "noise", "normalized_mean")
+
+_Probability = Annotated[float, Within(0, 1)]
+_BelowOne = Annotated[float, Within(0, 1, open_high=True)]
+_InsideOfOne = Annotated[float, Within(0, 1, open_low=True, open_high=True)]
+_AboveZero = Annotated[float, Within(0, open_low=True)]
+_SMALLEST_AND_LARGEST = Count(2, "[smallest, largest]")
 
 _BETWEEN_SENTENCES = re.compile(r"(?<=[.!?;])\s+")
 
@@ -49,41 +56,30 @@ class ImageAugmentation:
         erase_value: The colour, red, green and blue in 0…255 (grey by default).
     """
 
-    resize_interpolation: str | None = None
-    scale_jitter: float = 0.0
-    horizontal_flip: float = 0.5
-    crop_padding: int = 0
-    crop_fill: str = "edge"
-    color_jitter: float = 0.0
-    erase_probability: float = 0.0
-    erase_scale: tuple[float, ...] = (0.02, 0.25)
-    erase_ratio: tuple[float, ...] = (0.3, 3.3)
-    erase_fill: str = "color"
-    erase_value: tuple[int, ...] = (127, 127, 127)
+    resize_interpolation: Annotated[str | None, OneOf(*_INTERPOLATIONS)] = None
+    scale_jitter: _BelowOne = 0.0
+    horizontal_flip: _Probability = 0.5
+    crop_padding: Annotated[int, Within(0)] = 0
+    crop_fill: Annotated[str, OneOf("edge", "black")] = "edge"
+    color_jitter: Annotated[float, Within(0, 1)] = 0.0
+    erase_probability: _Probability = 0.0
+    erase_scale: Annotated[tuple[_InsideOfOne, ...], _SMALLEST_AND_LARGEST] = (0.02, 0.25)
+    erase_ratio: Annotated[tuple[_AboveZero, ...], _SMALLEST_AND_LARGEST] = (0.3, 3.3)
+    erase_fill: Annotated[str, OneOf(*_ERASE_FILLS)] = "color"
+    erase_value: Annotated[tuple[Annotated[int, Within(0, 255)], ...], Count(3, "three numbers of 0 to 255")] = (
+        127,
+        127,
+        127,
+    )
 
     def __post_init__(self) -> None:
-        check_choice("augmentation", "crop_fill", self.crop_fill, ("edge", "black"))
-        check_choice("augmentation", "erase_fill", self.erase_fill, _ERASE_FILLS)
-        if self.resize_interpolation is not None:
-            check_choice("augmentation", "resize_interpolation", self.resize_interpolation, _INTERPOLATIONS)
-        if len(self.erase_scale) != 2 or not 0 < self.erase_scale[0] <= self.erase_scale[1] < 1:
-            raise ConfigurationError(
-                f"augmentation.erase_scale is {list(self.erase_scale)}, but must be [smallest, largest] between 0 and 1."
-            )
-        if len(self.erase_ratio) != 2 or not 0 < self.erase_ratio[0] <= self.erase_ratio[1]:
-            raise ConfigurationError(
-                f"augmentation.erase_ratio is {list(self.erase_ratio)}, but must be [smallest, largest] above 0."
-            )
-        if len(self.erase_value) != 3 or not all(0 <= value <= 255 for value in self.erase_value):
-            raise ConfigurationError(
-                f"augmentation.erase_value is {list(self.erase_value)}, but must be three numbers of 0 to 255."
-            )
-        for name in ("horizontal_flip", "erase_probability", "color_jitter", "scale_jitter"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ConfigurationError(f"augmentation.{name} is {value}, but must lie between 0 and 1.")
-        if self.crop_padding < 0:
-            raise ConfigurationError(f"augmentation.crop_padding is {self.crop_padding}, but cannot be negative.")
+        check_settings(self, "augmentation.")
+        for name in ("erase_scale", "erase_ratio"):
+            smallest, largest = getattr(self, name)
+            if smallest > largest:
+                raise ConfigurationError(
+                    f"augmentation.{name} is {[smallest, largest]}, but must be [smallest, largest]."
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,20 +93,13 @@ class CaptionAugmentation:
         word_dropout: Probability with which each word is left out (at least one always stays).
     """
 
-    same_person_swap: float = 0.0
-    sentence_shuffle: float = 0.0
-    sentence_dropout: float = 0.0
-    word_dropout: float = 0.0
+    same_person_swap: _Probability = 0.0
+    sentence_shuffle: _Probability = 0.0
+    sentence_dropout: _BelowOne = 0.0
+    word_dropout: _BelowOne = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("same_person_swap", "sentence_shuffle"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ConfigurationError(f"caption_augmentation.{name} is {value}, but must lie between 0 and 1.")
-        for name in ("sentence_dropout", "word_dropout"):
-            value = getattr(self, name)
-            if not 0 <= value < 1:
-                raise ConfigurationError(f"caption_augmentation.{name} is {value}, but must be at least 0 and below 1.")
+        check_settings(self, "caption_augmentation.")
 
 
 class ImageTransform:

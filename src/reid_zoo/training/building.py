@@ -29,6 +29,7 @@ def dataset_fields(recipe: Recipe, dataset: PersonDataset) -> dict[str, int]:
 
     Raises:
         DatasetError: If side information is switched on, but a record lacks it.
+        RecipeError: If the recipe has a smaller number of its own in `model.config`.
     """
     fields = {"num_classes": len(dataset.person_ids)}
     inputs = get_method(recipe.method).optional_inputs
@@ -47,6 +48,13 @@ def dataset_fields(recipe: Recipe, dataset: PersonDataset) -> dict[str, int]:
                 "add it to every record, or switch that off."
             )
         fields[count] = max(known, default=0) + 1
+    for name, needed in fields.items():
+        own = recipe.model.config.get(name, needed)
+        if not isinstance(own, int) or own < needed:
+            raise RecipeError(
+                f"recipe field model.config.{name} is {own!r}, but must be at least {needed} for {dataset.label}; leave it out "
+                "to take that."
+            )
     return fields
 
 
@@ -59,12 +67,9 @@ def build_config(recipe: Recipe, fields: dict[str, Any], **text_fields: Any) -> 
         text_fields: Fields of the text tower that the recipe may change.
 
     Raises:
-        RecipeError: If `processor.image_size` is no pair.
         ConfigurationError: For a field that is unknown or does not fit.
     """
     method, settings, size = get_method(recipe.method), recipe.model, recipe.processor.image_size
-    if size is not None and len(size) != 2:
-        raise RecipeError(f"recipe field processor.image_size must be [height, width], not {size}.")
     vision = {} if size is None else {"image_size": list(size)}
     towers = {"vision_config": {**vision, **settings.vision_config}}
     if text := {**text_fields, **settings.text_config}:

@@ -7,14 +7,22 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import nn
 
 from ..errors import RecipeError
-from ..validation import check_choice
+from ..validation import OneOf, RegularExpression, Within, check_choice, check_settings
 
-__all__ = ["LearningRateSchedule", "ParameterGroup", "build_optimizer", "group_parameters", "learning_rate_factor"]
+__all__ = [
+    "OPTIMIZERS",
+    "LearningRateSchedule",
+    "ParameterGroup",
+    "build_optimizer",
+    "group_parameters",
+    "learning_rate_factor",
+]
 
 WITHOUT_DECAY = " (no decay)"  # ends the name of that part of a group
 _SCHEDULES = (
@@ -27,7 +35,7 @@ _SCHEDULES = (
     "epoch_poly",
 )
 _FUSED_DEVICES = {"cpu", "cuda", "xpu", "mps"}
-_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +53,14 @@ class ParameterGroup:
     """
 
     name: str
-    pattern: str = ""
-    learning_rate: float
-    weight_decay: float = 0.0
+    pattern: Annotated[str, RegularExpression()] = ""
+    learning_rate: Annotated[float, Within(0)]
+    weight_decay: Annotated[float, Within(0)] = 0.0
     decay_vectors: bool = True
     optional: bool = False
+
+    def __post_init__(self) -> None:
+        check_settings(self, f"parameter group {self.name!r}: ", RecipeError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,18 +83,17 @@ class LearningRateSchedule:
         first_epoch: Number that the formulas in epochs give the first epoch: 0, or 1 as in CLIP-ReID's release.
     """
 
-    kind: str = "cosine"
-    warmup_epochs: float = 0.0
-    warmup_factor: float = 0.01
-    milestones: tuple[int, ...] = ()
-    gamma: float = 0.1
-    final_factor: float = 0.0
-    power: float = 0.9
-    first_epoch: int = 0
+    kind: Annotated[str, OneOf(*_SCHEDULES)] = "cosine"
+    warmup_epochs: Annotated[float, Within(0)] = 0.0
+    warmup_factor: Annotated[float, Within(0, 1)] = 0.01
+    milestones: tuple[Annotated[int, Within(0)], ...] = ()
+    gamma: Annotated[float, Within(0)] = 0.1
+    final_factor: Annotated[float, Within(0, 1)] = 0.0
+    power: Annotated[float, Within(0, open_low=True)] = 0.9
+    first_epoch: Annotated[int, OneOf(0, 1)] = 0
 
     def __post_init__(self) -> None:
-        check_choice("schedule", "kind", self.kind, _SCHEDULES)
-        check_choice("schedule", "first_epoch", self.first_epoch, (0, 1))
+        check_settings(self, "recipe field optimization.schedule.", RecipeError)
 
 
 def learning_rate_factor(
@@ -182,9 +192,9 @@ def build_optimizer(
         betas: Decay rates of the moments.
         eps: Added to the denominator.
     """
-    check_choice("optimization", "optimizer", kind, _OPTIMIZERS)
+    check_choice("optimization", "optimizer", kind, OPTIMIZERS)
     members = group_parameters(model, groups)
     devices = {parameter.device.type for group in members for parameter in group["params"]}
     # One kernel over all parameters: no temporary copies of them. `None` leaves the choice to torch.
     fused = True if devices and devices <= _FUSED_DEVICES else None
-    return _OPTIMIZERS[kind](members, betas=betas, eps=eps, fused=fused)
+    return OPTIMIZERS[kind](members, betas=betas, eps=eps, fused=fused)

@@ -10,13 +10,14 @@ import importlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..errors import ConfigurationError, MissingPackageError
+from ..errors import ConfigurationError, MissingPackageError, RecipeError
+from ..validation import RegularExpression, Within, check_settings
 
 __all__ = ["LowRankSettings", "add_low_rank_adapters", "has_adapters", "merged_state_dict", "save_adapter"]
 
@@ -37,18 +38,13 @@ class LowRankSettings:
             an adapter. By default all of them do.
     """
 
-    rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.0
-    patterns: tuple[str, ...] = ()
+    rank: Annotated[int, Within(1)] = 8
+    alpha: Annotated[float, Within(0, open_low=True)] = 16.0
+    dropout: Annotated[float, Within(0, 1, open_high=True)] = 0.0
+    patterns: tuple[Annotated[str, RegularExpression()], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ConfigurationError(f"the rank of the adapters is {self.rank}, but must be at least 1.")
-        if not 0 <= self.dropout < 1:
-            raise ConfigurationError(
-                f"the dropout of the adapters is {self.dropout}, but must be at least 0 and below 1."
-            )
+        check_settings(self, "recipe field optimization.lora.", RecipeError)
 
 
 def _peft() -> Any:

@@ -10,14 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 
+from ..data.caption_cleaning import CAPTION_CLEANING
 from ..data.transforms import CaptionAugmentation, ImageAugmentation
 from ..errors import RecipeError, ReIDZooError
-from ..validation import check_choice, unknown_name_message
-from .optimization import LearningRateSchedule, ParameterGroup
+from ..validation import Count, OneOf, Within, check_settings, check_values, unknown_name_message
+from .optimization import OPTIMIZERS, LearningRateSchedule, ParameterGroup
 from .parameter_efficient import LowRankSettings
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "load_recipe",
 ]
 
+_PER_CHANNEL = "three numbers: red, green, blue"
 SELECTION_METRICS = ("R1", "R5", "R10", "mAP", "mINP", "Rsum")
 
 
@@ -60,6 +62,9 @@ class ModelSettings:
     text_tower: str | None = None
     start_from: str | None = None
 
+    def __post_init__(self) -> None:
+        check_settings(self, "recipe field model.", RecipeError)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessorSettings:
@@ -75,13 +80,18 @@ class ProcessorSettings:
         vocabulary_size: Largest vocabulary learned from the training captions, for a model from scratch.
     """
 
-    image_size: tuple[int, ...] | None = None
-    image_mean: tuple[float, ...] | None = None
-    image_std: tuple[float, ...] | None = None
-    interpolation: str | None = None
+    image_size: Annotated[tuple[Annotated[int, Within(1)], ...] | None, Count(2, "[height, width]")] = None
+    image_mean: Annotated[tuple[Annotated[float, Within(0, 1)], ...] | None, Count(3, _PER_CHANNEL)] = None
+    image_std: Annotated[tuple[Annotated[float, Within(0, 1, open_low=True)], ...] | None, Count(3, _PER_CHANNEL)] = (
+        None
+    )
+    interpolation: Annotated[str | None, OneOf("bicubic", "bilinear")] = None
     truncation_keeps_sep: bool | None = None
-    caption_cleaning: str | None = None
-    vocabulary_size: int = 2000
+    caption_cleaning: Annotated[str | None, OneOf(*CAPTION_CLEANING)] = None
+    vocabulary_size: Annotated[int, Within(1)] = 2000
+
+    def __post_init__(self) -> None:
+        check_settings(self, "recipe field processor.", RecipeError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,15 +104,11 @@ class SamplerSettings:
         images_per_identity: K of `identity`; not read by `random`.
     """
 
-    kind: str = "random"
-    images_per_identity: int = 4
+    kind: Annotated[str, OneOf("random", "identity")] = "random"
+    images_per_identity: Annotated[int, Within(2)] = 4
 
     def __post_init__(self) -> None:
-        check_choice("sampler", "kind", self.kind, ("random", "identity"))
-        if self.images_per_identity < 2:
-            raise RecipeError(
-                f"recipe field sampler.images_per_identity is {self.images_per_identity}, but must be at least 2."
-            )
+        check_settings(self, "recipe field sampler.", RecipeError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,25 +139,35 @@ class OptimizationSettings:
         logging_steps: Optimiser steps between two log lines.
     """
 
-    num_epochs: float = 50
-    batch_size: int = 32
+    num_epochs: Annotated[float, Within(0, open_low=True)] = 50
+    batch_size: Annotated[int, Within(2)] = 32
     drop_last: bool = True
-    optimizer: str = "adam"
-    betas: tuple[float, ...] = (0.9, 0.999)
-    eps: float = 1e-8
-    max_grad_norm: float = 0.0
+    optimizer: Annotated[str, OneOf(*OPTIMIZERS)] = "adam"
+    betas: Annotated[tuple[Annotated[float, Within(0, 1, open_high=True)], ...], Count(2, "two numbers")] = (0.9, 0.999)
+    eps: Annotated[float, Within(0)] = 1e-8
+    max_grad_norm: Annotated[float, Within(0)] = 0.0
     parameter_groups: tuple[ParameterGroup, ...] = (ParameterGroup(name="all", learning_rate=1e-4),)
     schedule: LearningRateSchedule = field(default_factory=LearningRateSchedule)
-    gradient_accumulation_steps: int = 1
-    cached_gradients: int = 0
+    gradient_accumulation_steps: Annotated[int, Within(1)] = 1
+    cached_gradients: Annotated[int, Within(0)] = 0
     gradient_checkpointing: bool = False
     bf16: bool = False
     fp16: bool = False
-    ema_decay: float = 0.0
+    ema_decay: Annotated[float, Within(0, 1, open_high=True)] = 0.0
     lora: LowRankSettings | None = None
     cache_images: bool = False
-    num_workers: int = 0
-    logging_steps: int = 50
+    num_workers: Annotated[int, Within(0)] = 0
+    logging_steps: Annotated[int, Within(1)] = 50
+
+    def __post_init__(self) -> None:
+        check_settings(self, "recipe field optimization.", RecipeError)
+        names = [group.name for group in self.parameter_groups]
+        if not names:
+            raise RecipeError("parameter_groups is empty, but must hold at least one group.")
+        if repeated := next((name for name in names if names.count(name) > 1), None):
+            raise RecipeError(f"parameter_groups holds two groups called {repeated!r}, but every name must be its own.")
+        if self.bf16 and self.fp16:
+            raise RecipeError("bf16 and fp16 are both true, but only one of them may be.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,18 +186,17 @@ class EvaluationSettings:
         batch_size: Images or captions per step.
     """
 
-    split: str = "val"
-    every_epochs: int = 0
+    split: Annotated[str, OneOf("val", "test")] = "val"
+    every_epochs: Annotated[int, Within(0)] = 0
     select_best: bool = False
-    metric: str = "R1"
-    patience: int = 0
-    save_every_epochs: int = 5
-    save_every_steps: int = 0
-    batch_size: int = 64
+    metric: Annotated[str, OneOf(*SELECTION_METRICS)] = "R1"
+    patience: Annotated[int, Within(0)] = 0
+    save_every_epochs: Annotated[int, Within(1)] = 5
+    save_every_steps: Annotated[int, Within(0)] = 0
+    batch_size: Annotated[int, Within(1)] = 64
 
     def __post_init__(self) -> None:
-        check_choice("evaluation", "split", self.split, ("val", "test"))
-        check_choice("evaluation", "metric", self.metric, SELECTION_METRICS)
+        check_settings(self, "recipe field evaluation.", RecipeError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +208,9 @@ class LoggingSettings:
     """
 
     report_to: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_settings(self, "recipe field logging.", RecipeError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +244,7 @@ class Recipe:
     aims_at: str = ""
     dataset: str = "cuhk-pedes"
     dataset_options: dict[str, Any] = field(default_factory=dict)
-    seed: int = 42
+    seed: Annotated[int, Within(0, 2**32 - 1)] = 42  # what numpy takes
     model: ModelSettings = field(default_factory=ModelSettings)
     processor: ProcessorSettings = field(default_factory=ProcessorSettings)
     augmentation: ImageAugmentation = field(default_factory=ImageAugmentation)
@@ -236,6 +254,9 @@ class Recipe:
     optimization: OptimizationSettings = field(default_factory=OptimizationSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
+
+    def __post_init__(self) -> None:
+        check_settings(self, "recipe field ", RecipeError)
 
 
 def _folder() -> Any:
@@ -270,6 +291,26 @@ def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
+class _RepeatedKeyError(yaml.constructor.ConstructorError):
+    """A mapping has a key twice."""
+
+
+class _RecipeLoader(yaml.SafeLoader):
+    """YAML's plain types, without the silent choice of the last one where a key stands twice in a mapping."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """See PyYAML; here keys are as they are written, before any are merged in."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        written: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in written:
+                raise _RepeatedKeyError(None, None, f"{key.value!r} stands twice in one mapping", key.start_mark)
+            written.add(key.value)
+        return node
+
+
 def _read_values(name: str | Path, extended_by: tuple[str, ...]) -> dict[str, Any]:
     """Fields of a recipe, those of the recipes that it extends included."""
     if str(name).endswith((".yaml", ".yml")):
@@ -277,14 +318,17 @@ def _read_values(name: str | Path, extended_by: tuple[str, ...]) -> dict[str, An
         if not path.is_file():
             raise RecipeError(f"there is no recipe file {path}.")
         key, folder = str(path.resolve()), path.parent
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"cannot read recipe {path}, which must be a file in UTF-8: {error}.") from error
     else:
         key, folder = _packaged_name(str(name)), Path()
         text = (_folder() / f"{key}.yaml").read_text(encoding="utf-8")
     if key in extended_by:
         raise RecipeError(f"recipes extend each other in a circle: {' → '.join((*extended_by, key))}.")
     try:
-        values = yaml.safe_load(text)
+        values = yaml.load(text, _RecipeLoader)
     except yaml.YAMLError as error:
         raise RecipeError(f"recipe {name} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
@@ -327,9 +371,10 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     if not separator or not path.strip():
         raise RecipeError(f"--set {override!r}: write field=value, for example optimization.num_epochs=3.")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _RecipeLoader)
     except yaml.YAMLError as error:
-        raise RecipeError(f"--set {override!r}: the value is not valid YAML.") from error
+        said = f": {error.problem}" if isinstance(error, _RepeatedKeyError) else ""
+        raise RecipeError(f"--set {override!r}: the value is not valid YAML{said}.") from error
     if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
         with contextlib.suppress(ValueError):
             value = float(value)
@@ -395,6 +440,9 @@ def _build(kind: Any, values: Mapping[str, Any], where: str) -> Any:
     ]
     if missing:
         raise RecipeError(f"recipe field {where}{missing[0]} is missing.")
+    check_values(
+        kind, arguments, f"recipe field {where}", RecipeError
+    )  # names where the class cannot: stage_one, which group
     try:
         return kind(**arguments)
     except ReIDZooError as error:

@@ -9,6 +9,7 @@ from itertools import pairwise
 from transformers import BertTokenizer, CLIPTokenizer
 
 from ..clip_tokenizer import END_OF_WORD, clean_caption, tokenizer_from_merges
+from ..errors import RecipeError
 
 __all__ = ["learn_clip_tokenizer", "learn_wordpiece_tokenizer"]
 
@@ -27,6 +28,9 @@ def learn_wordpiece_tokenizer(captions: Iterable[str], vocabulary_size: int = 20
     Args:
         captions: Training sentences.
         vocabulary_size: Largest number of pieces, the five special tokens included.
+
+    Raises:
+        RecipeError: If special tokens and letters alone are more than that.
     """
     from tokenizers.normalizers import BertNormalizer
     from tokenizers.pre_tokenizers import BertPreTokenizer
@@ -40,7 +44,9 @@ def learn_wordpiece_tokenizer(captions: Iterable[str], vocabulary_size: int = 20
         (word for word, count in counts.items() if count >= _MIN_COUNT and len(word) > 1),
         key=lambda word: (-counts[word], word),
     )
-    pieces = [*_SPECIAL_TOKENS, *letters, *(f"##{letter}" for letter in letters), *words][:vocabulary_size]
+    smallest = [*_SPECIAL_TOKENS, *letters, *(f"##{letter}" for letter in letters)]
+    _check_size(vocabulary_size, len(smallest))
+    pieces = [*smallest, *words][:vocabulary_size]
     return BertTokenizer(vocab={piece: index for index, piece in enumerate(pieces)}, do_lower_case=True)
 
 
@@ -55,6 +61,9 @@ def learn_clip_tokenizer(
         captions: Training sentences.
         vocabulary_size: Largest number of ids; 515 are bytes and special tokens (514 without mask), the rest is merges.
         mask_token: Whether there is a mask token, the id before start.
+
+    Raises:
+        RecipeError: If bytes and special tokens alone are more than that.
     """
     splitter = tokenizer_from_merges([]).backend_tokenizer
     counts: Counter[tuple[str, ...]] = Counter()
@@ -65,6 +74,7 @@ def learn_clip_tokenizer(
             counts[(*word[:-1], word[-1] + END_OF_WORD)] += 1
     merges: list[tuple[str, str]] = []
     num_ids = len(tokenizer_from_merges([], mask_token=mask_token))
+    _check_size(vocabulary_size, num_ids)
     words = list(counts.items())
     while num_ids + len(merges) < vocabulary_size:
         pairs: Counter[tuple[str, str]] = Counter()
@@ -77,6 +87,14 @@ def learn_clip_tokenizer(
         merges.append(best)
         words = [(_merge(symbols, best), count) for symbols, count in words]
     return tokenizer_from_merges(merges, mask_token=mask_token)
+
+
+def _check_size(vocabulary_size: int, smallest: int) -> None:
+    if vocabulary_size < smallest:
+        raise RecipeError(
+            f"recipe field processor.vocabulary_size is {vocabulary_size}, but must be at least {smallest}: so many are special "
+            "tokens and single letters."
+        )
 
 
 def _merge(symbols: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
