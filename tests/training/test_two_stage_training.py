@@ -20,7 +20,7 @@ from reid_zoo.data import load_dataset
 from reid_zoo.encoding import PersonEncoder
 from reid_zoo.errors import CheckpointError, ConfigurationError, DatasetError, RecipeError
 from reid_zoo.models.clip_reid.modeling_clip_reid import CLIPReIDForTraining
-from reid_zoo.training import ReIDTrainer, build_model, load_recipe, train
+from reid_zoo.training import ReIDTrainer, build_model, load_recipe, running, train
 from reid_zoo.training.image_evaluation import evaluate_images
 from reid_zoo.training.prompt_stage import cache_image_features
 
@@ -339,6 +339,34 @@ def test_what_cannot_be_trained_is_refused_in_one_line(market, tmp_path, overrid
     with pytest.raises((RecipeError, ConfigurationError), match=message) as caught:
         run(market, tmp_path / "m", *overrides)
     assert "\n" not in str(caught.value)
+
+
+def test_a_mistake_in_the_second_stage_is_found_before_the_first(market, tmp_path):
+    lines: list[str] = []
+    groups = "[{name: a, pattern: nowhere, learning_rate: 1}, {name: b, learning_rate: 1}]"
+    overrides = [f"optimization.parameter_groups={groups}", "stage_one.cache_images=true"]
+    with pytest.raises(RecipeError, match=r"parameter group 'a' .* matches no parameter"):
+        run(market, tmp_path / "m", *overrides, log=lines.append)
+    assert not (tmp_path / "m" / "stage1").exists()
+    assert lines == ["recipe field stage_one.cache_images has no effect: every image is read once."]
+
+
+def test_workers_of_the_first_stage_read_images_and_nothing_else(market, tmp_path, monkeypatch):
+    workers = []
+
+    def remember(model, records, processor, *, batch_size, num_workers):
+        workers.append(num_workers)
+        return cache_image_features(model, records, processor, batch_size=batch_size)
+
+    def forward(self, *arguments, **options):
+        workers.append(self.args.dataloader_num_workers)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "cache_image_features", remember)
+    monkeypatch.setattr(ReIDTrainer, "compute_loss", forward)
+    with pytest.raises(KeyboardInterrupt):
+        run(market, tmp_path / "m", "stage_one.num_workers=3")
+    assert workers == [3, 0]
 
 
 def test_identities_are_needed(market, tmp_path):

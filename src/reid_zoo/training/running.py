@@ -25,6 +25,7 @@ from .building import build_model, with_processor_settings
 from .checkpointing import discard_checkpoints, last_complete_checkpoint, list_checkpoints
 from .logging_callbacks import LogLines, ProgressBar, check_report_to, wandb_run_of_its_own
 from .model_selection import check_selection, selection_callbacks
+from .preparation import check_precision, check_stages, settings_without_effect
 from .prompt_stage import (
     HandOver,
     ImageFeatures,
@@ -118,7 +119,8 @@ class _Run:
             bf16=settings.bf16,
             fp16=settings.fp16,
             max_grad_norm=settings.max_grad_norm,
-            dataloader_num_workers=settings.num_workers,
+            # features are in memory: workers have nothing to read
+            dataloader_num_workers=0 if isinstance(items, ImageFeatures) else settings.num_workers,
             dataloader_drop_last=sampler.drop_last,
             logging_steps=settings.logging_steps,
             save_strategy="steps",
@@ -203,6 +205,10 @@ def train(
     records = _load(recipe, data_root, "train")
     validation = _evaluation_split(recipe, data_root, records)
     surroundings = _arguments(output)
+    check_precision(recipe, surroundings)
+    if log is not None:
+        for line in settings_without_effect(recipe, records, validation):
+            log(line)
     stages = [recipe.optimization, *([recipe.stage_one] if recipe.stage_one is not None else [])]
     for settings in stages:
         _check_batch_size(settings, surroundings.world_size)
@@ -210,13 +216,10 @@ def train(
     set_seed(recipe.seed)
     model, processor = build_model(recipe, records, log)
     recipe = with_processor_settings(recipe, processor)  # what is stored is complete
-    if validation is None and recipe.evaluation.select_best and log is not None:
-        log(
-            f"{records.label} has no {recipe.evaluation.split} split to select the best model on: the last one is kept."
-        )
     run = _Run(recipe, model, processor, surroundings.world_size, resume, progress, log)
     items, collator = _items(run, records)
     sampler = _sampler(run, items)
+    check_stages(model, recipe)
     if resume:
         _refuse_other_recipe(output, recipe)
     elif surroundings.should_save:
