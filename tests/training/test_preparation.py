@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from joint_batch_cases import JOINT_BATCH_CASES, build_joint_batch_case
 from reid_zoo.data.records import PersonDataset, PersonRecord
 from reid_zoo.errors import ConfigurationError, RecipeError
 from reid_zoo.training import build_model, list_recipes, load_recipe
@@ -15,6 +17,7 @@ from reid_zoo.training.preparation import check_precision, check_stages, setting
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:a sentence of")
+METHODS = {case.model_type: case for case in reversed(JOINT_BATCH_CASES) if case.fields.get("backbone") != "rn50"}
 _SIZES = "hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2"
 LORA = "optimization.lora={rank: 2}"
 
@@ -83,6 +86,22 @@ def test_half_precision_needs_an_accelerator(tmp_path):
         with pytest.raises(RecipeError, match=rf"{section}\.fp16 is true, but needs an accelerator"):
             check_precision(recipe, surroundings)
     check_precision(load_recipe("irra-tiny", ["optimization.bf16=true"]), surroundings)
+
+
+PUBLISHED = [name for name in list_recipes() if "tiny" not in name and "linear-probe" not in name]
+
+
+@pytest.mark.parametrize("lora", [True, False], ids=["lora", "full"])
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_published_parameter_groups_can_be_used_with_adapters(method, lora, tmp_path):
+    """Adapters leave no bias in a group of its own where all biases are in the towers."""
+    model, _ = build_joint_batch_case(METHODS[method], tmp_path)
+    if method == "clip_reid":
+        model.set_training_stage(2)
+    for name in PUBLISHED:
+        if name.startswith(f"{method}-"):
+            recipe = load_recipe(name, [LORA] if lora else [])
+            check_stages(model, replace(recipe, stage_one=None) if model.config.num_training_stages < 2 else recipe)
 
 
 def lines(name, *overrides, validation=None):

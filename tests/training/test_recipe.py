@@ -196,6 +196,7 @@ def test_there_is_a_recipe_for_every_published_row():
     for name in wanted:
         recipe = load_recipe(name)
         assert recipe.optimization.num_workers == 4
+        assert recipe.stage_one is None or recipe.stage_one.num_workers == 4
         assert "(Table" in recipe.aims_at or "repository" in recipe.aims_at
         assert get_method(recipe.method)
         assert recipe.dataset in BENCHMARKS
