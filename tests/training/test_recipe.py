@@ -23,6 +23,15 @@ def test_every_recipe_of_the_package_loads_and_bears_its_name(name):
     assert bool(recipe.aims_at) == ("-tiny" not in name)
 
 
+@pytest.mark.parametrize("name", [name for name in list_recipes() if load_recipe(name).evaluation.select_best])
+def test_a_recipe_says_by_which_images_its_epoch_is_chosen(name):
+    """Several releases choose it on test; ICFG-PEDES has nothing else."""
+    recipe = load_recipe(name)
+    assert recipe.evaluation.split == "val"
+    assert ("last epoch" in recipe.description) == ("icfg" in recipe.dataset)
+    assert ("selected on val" in recipe.description) == ("icfg" not in recipe.dataset)
+
+
 def test_published_cfine_recipe_is_the_official_one():
     recipe = load_recipe("cfine-cuhk-pedes")
     assert recipe.optimization.batch_size == 32
