@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from reid_zoo.errors import RecipeError
+from reid_zoo.errors import CheckpointError, RecipeError
 from reid_zoo.evaluation import RetrievalMetrics
 from reid_zoo.training import ReIDTrainer, load_recipe, train
 from reid_zoo.training.recipe import SELECTION_METRICS, EvaluationSettings
@@ -55,6 +56,23 @@ def script(monkeypatch, **figures):
     monkeypatch.setattr(ReIDTrainer, "evaluate", evaluate)
 
 
+def interrupt(monkeypatch, people, output, options, *, step):
+    """Train until the `step`th optimiser step raises."""
+    compute_loss, steps = ReIDTrainer.compute_loss, 0
+
+    def interrupted(self, *arguments, **keywords):
+        nonlocal steps
+        steps += 1
+        if steps == step:
+            raise KeyboardInterrupt
+        return compute_loss(self, *arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ReIDTrainer, "compute_loss", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(people, output, *options)
+
+
 def assert_kept(output, step):
     kept, best = load_file(output / "model.safetensors"), load_file(output / f"checkpoint-{step}" / "model.safetensors")
     assert all(torch.equal(kept[name], best[name]) for name in kept)
@@ -87,21 +105,65 @@ def test_without_selection_the_last_model_is_kept(people, tmp_path, monkeypatch)
 def test_patience_goes_on_counting_after_an_interruption(people, tmp_path, monkeypatch):
     options = ["evaluation.select_best=true", "evaluation.patience=3", "evaluation.save_every_epochs=1"]
     script(monkeypatch, R1=[20, 15, 10, 5, 90, 90, 90])
-    compute_loss, steps = ReIDTrainer.compute_loss, 0
-
-    def interrupted(self, *arguments, **keywords):
-        nonlocal steps
-        steps += 1
-        if steps == 3 * STEPS + 2:
-            raise KeyboardInterrupt
-        return compute_loss(self, *arguments, **keywords)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ReIDTrainer, "compute_loss", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(people, tmp_path / "m", *options)
+    interrupt(monkeypatch, people, tmp_path / "m", options, step=3 * STEPS + 2)
     assert run(people, tmp_path / "m", *options).steps == 4 * STEPS
     assert_kept(tmp_path / "m", STEPS)
+
+
+BEST_IS_FIRST = ["evaluation.select_best=true", "evaluation.save_every_epochs=1", "optimization.num_epochs=4"]
+
+
+@pytest.mark.parametrize("average", ["0", "0.9"])
+def test_the_best_is_found_in_a_folder_that_was_moved(people, tmp_path, monkeypatch, average):
+    options = [*BEST_IS_FIRST, f"optimization.ema_decay={average}"]
+    script(monkeypatch, R1=[90, 10, 20, 30, 90])
+    run(people, tmp_path / "straight", *options)
+    script(monkeypatch, R1=[90, 10, 20, 30, 90, 90])
+    interrupt(monkeypatch, people, tmp_path / "m", options, step=4 * STEPS)
+    (tmp_path / "m").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    run(people, "moved", *options)  # reached by a relative path, too
+    monkeypatch.chdir("/")
+    run(people, tmp_path / "moved", *options)  # nothing is left to be done, and nothing to be saved
+    straight, moved = (load_file(tmp_path / name / "model.safetensors") for name in ("straight", "moved"))
+    assert all(torch.equal(straight[name], moved[name]) for name in straight)
+    last = load_file(tmp_path / "moved" / f"checkpoint-{4 * STEPS}" / "model.safetensors")
+    assert not all(torch.equal(moved[name], last[name]) for name in moved)
+
+
+def test_a_best_checkpoint_that_is_gone_is_said(people, tmp_path, monkeypatch):
+    script(monkeypatch, R1=[90, 10, 20, 30, 90])
+    run(people, tmp_path / "m", *BEST_IS_FIRST)
+    shutil.rmtree(tmp_path / "m" / f"checkpoint-{STEPS}")
+    with pytest.raises(CheckpointError, match=rf"checkpoint-{STEPS}, the best checkpoint so far, .* does not exist"):
+        run(people, tmp_path / "m", *BEST_IS_FIRST)
+
+
+def test_the_best_of_an_older_checkpoint_is_kept_as_well(people, tmp_path, monkeypatch):
+    script(monkeypatch, R1=[50, 10, 90, 20])
+    options = [*BEST_IS_FIRST, "optimization.num_epochs=3"]
+    run(people, tmp_path / "m", *options)
+    kept = load_file(tmp_path / "m" / "model.safetensors")
+    (tmp_path / "m" / f"checkpoint-{3 * STEPS}" / "model.safetensors").write_bytes(b"damaged")
+    script(monkeypatch, R1=[90, 20])
+    with pytest.warns(UserWarning, match="is passed over"):
+        run(people, tmp_path / "m", *options)
+    again = load_file(tmp_path / "m" / "model.safetensors")
+    assert all(torch.equal(kept[name], again[name]) for name in kept)
+
+
+@pytest.mark.parametrize("select", ["true", "false"])
+def test_a_run_that_was_stopped_early_takes_no_further_step(people, tmp_path, monkeypatch, select):
+    """A run killed behind the last checkpoint, before the model is saved, looks just the same."""
+    options = [f"evaluation.select_best={select}", "evaluation.patience=1", "evaluation.save_every_epochs=1"]
+    script(monkeypatch, R1=[90, 10, 90])
+    assert run(people, tmp_path / "m", *options).steps == 2 * STEPS
+    first = load_file(tmp_path / "m" / "model.safetensors")
+    (tmp_path / "m" / "model.safetensors").unlink()
+    script(monkeypatch, R1=[90])  # only that of the final model
+    assert run(people, tmp_path / "m", *options).steps == 2 * STEPS
+    again = load_file(tmp_path / "m" / "model.safetensors")
+    assert all(torch.equal(first[name], again[name]) for name in first)
 
 
 def test_checkpoints_every_few_steps(people, tmp_path):

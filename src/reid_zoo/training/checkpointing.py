@@ -24,6 +24,7 @@ from transformers import Trainer, TrainerCallback
 from ..errors import CheckpointError
 
 __all__ = [
+    "FindBestCheckpoint",
     "RestoreEpochMemory",
     "ResumableTrainer",
     "checkpoint_damage",
@@ -146,6 +147,32 @@ class RestoreEpochMemory(TrainerCallback):
             load_epoch_memory(model, checkpoint / _memory_file(args.process_index))
 
 
+class FindBestCheckpoint(TrainerCallback):
+    """When a run goes on: its best checkpoint so far is looked for beside the one that it goes on from.
+
+    The stored state holds a path, which is another one once the folder was moved or is reached from another working directory;
+    transformers would then forget the checkpoint, and end with the weights of the last step in its place.
+    """
+
+    def __init__(self) -> None:
+        self.checkpoint: Path | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Behind the loading of the state, before anything is compared with it.
+
+        Raises:
+            CheckpointError: If the model that is to be loaded in the end is not there, or damaged.
+        """
+        if self.checkpoint is None or not state.best_global_step:
+            return
+        best = self.checkpoint.parent / f"checkpoint-{state.best_global_step}"
+        state.best_model_checkpoint = str(best) if best.is_dir() else None
+        if args.load_best_model_at_end and (damage := checkpoint_damage(best)) is not None:
+            raise CheckpointError(
+                f"{best}, the best checkpoint so far, cannot be loaded: {damage}; put it back, or start over with --no-resume."
+            )
+
+
 class ResumableTrainer(Trainer):
     """transformers' Trainer with checkpoints as described at the head of this module.
 
@@ -160,6 +187,7 @@ class ResumableTrainer(Trainer):
     resumed_from: Path | None = None
     _checkpoint_root: str | None = None
     _epoch_memory: RestoreEpochMemory | None = None
+    _best: FindBestCheckpoint | None = None
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """As in transformers; a damaged checkpoint is never loaded.
@@ -190,7 +218,10 @@ class ResumableTrainer(Trainer):
         if self._epoch_memory is None:
             self._epoch_memory = RestoreEpochMemory()
             self.add_callback(self._epoch_memory)
-        self._epoch_memory.checkpoint = checkpoint
+        if self._best is None:
+            self._best = FindBestCheckpoint()
+            self.add_callback(self._best)
+        self._epoch_memory.checkpoint = self._best.checkpoint = checkpoint
 
     def save_checkpoint_extras(self, folder: Path) -> None:
         """Write further files of a checkpoint; called on every process, with the folder that becomes the checkpoint."""
@@ -233,13 +264,27 @@ class ResumableTrainer(Trainer):
                 self.state.best_model_checkpoint = str(best)
 
     def _remove_old_checkpoints(self, run: Path) -> None:
-        """Keep the newest `save_total_limit` checkpoints and the best one."""
+        """Keep the newest `save_total_limit` checkpoints, and what was best at the time of each of them.
+
+        Should the newest be damaged, a run goes on from the one before, and with the best one of then.
+        """
         limit = self.args.save_total_limit
         if not limit or limit < 1:
             return
-        for folder in list_checkpoints(run)[:-limit]:
-            if str(folder) != self.state.best_model_checkpoint:
+        folders = list_checkpoints(run)
+        best = {f"checkpoint-{_best_step(folder)}" for folder in folders[-limit:]}
+        for folder in folders[:-limit]:
+            if folder.name not in best:
                 _remove(folder)
+
+
+def _best_step(checkpoint: Path) -> int | None:
+    """Step of the best checkpoint when this one was written; `None` if there was none, or it is not whole."""
+    try:
+        step: int | None = json.loads((checkpoint / _STATE_FILE).read_text(encoding="utf-8")).get("best_global_step")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return step
 
 
 def _memory_file(process: int) -> str:

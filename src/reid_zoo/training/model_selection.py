@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import warnings
+from pathlib import Path
 from typing import Any
 
 from transformers import EarlyStoppingCallback, TrainerCallback
@@ -10,7 +12,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from ..errors import RecipeError
 from .recipe import EvaluationSettings
 
-__all__ = ["CheckpointSchedule", "check_selection", "selection_callbacks"]
+__all__ = ["CheckpointSchedule", "check_selection", "selection_callbacks", "stopped_early_at"]
 
 
 class CheckpointSchedule(TrainerCallback):
@@ -77,3 +79,19 @@ def selection_callbacks(evaluation: EvaluationSettings, steps_per_epoch: int, ev
     if selects and evaluation.patience > 0:
         callbacks.append(EarlyStoppingCallback(evaluation.patience))
     return callbacks
+
+
+def stopped_early_at(checkpoint: Path | None) -> int | None:
+    """The optimiser step of a checkpoint at which patience had run out; `None` if training was to go on from there.
+
+    Args:
+        checkpoint: A complete `checkpoint-N` folder, or none.
+    """
+    if checkpoint is None:
+        return None
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    stopping = (state.get("stateful_callbacks") or {}).get("EarlyStoppingCallback")
+    if stopping is None:
+        return None
+    evaluations = stopping["attributes"]["early_stopping_patience_counter"]
+    return state["global_step"] if evaluations >= stopping["args"]["early_stopping_patience"] else None

@@ -24,7 +24,7 @@ from .arguments import ReIDTrainingArguments
 from .building import build_model, with_processor_settings
 from .checkpointing import discard_checkpoints, last_complete_checkpoint, list_checkpoints
 from .logging_callbacks import LogLines, ProgressBar, check_report_to, wandb_run_of_its_own
-from .model_selection import check_selection, selection_callbacks
+from .model_selection import check_selection, selection_callbacks, stopped_early_at
 from .preparation import check_precision, check_stages, settings_without_effect
 from .prompt_stage import (
     HandOver,
@@ -235,6 +235,8 @@ def train(
     checkpoint = last_complete_checkpoint(output) if resume else None
     set_seed(recipe.seed)
     trainer = run.trainer(output, recipe.optimization, items, sampler, collator, validation, hand_over)
+    if (stopped_at := stopped_early_at(checkpoint)) is not None:
+        trainer.args.max_steps = stopped_at  # the checkpoint is loaded, and no further step is taken
     metrics = None
     with wandb_run_of_its_own(recipe.logging.report_to):
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
