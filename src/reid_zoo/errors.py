@@ -77,4 +77,7 @@ class RecipeError(ReIDZooError, ValueError):
 
 
 class TrainingError(ReIDZooError, RuntimeError):
-    """A training run that cannot go on: a loss that is no number, or too little memory. Checkpoints are left as they are."""
+    """A training run that cannot go on: a loss that is no number, too little memory, or a folder that another run writes to.
+
+    Checkpoints are left as they are.
+    """

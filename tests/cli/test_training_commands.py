@@ -7,6 +7,7 @@ import json
 import pytest
 
 from reid_zoo.data import SyntheticPedestrians
+from reid_zoo.training import ReIDTrainer
 from tiny_benchmarks import DUKE, write_folders
 
 _SIZES = "hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2"
@@ -79,3 +80,23 @@ def test_recipes_are_listed_with_the_figures_they_aim_at(run):
     status, out, _ = run("recipes")
     assert status == 0
     assert "irra-rstpreid" in out
+
+
+@pytest.mark.parametrize(("step", "kept"), [(1, None), (2, "stage1/checkpoint-1"), (3, "stage1"), (4, "checkpoint-1")])
+def test_an_interruption_says_what_is_kept(run, people, tmp_path, monkeypatch, step, kept):
+    compute_loss, steps = ReIDTrainer.compute_loss, 0
+
+    def interrupted(self, *arguments, **options):
+        nonlocal steps
+        steps += 1
+        if steps == step:
+            raise KeyboardInterrupt
+        return compute_loss(self, *arguments, **options)
+
+    monkeypatch.setattr(ReIDTrainer, "compute_loss", interrupted)
+    more = settings("stage_one.num_epochs=2", "optimization.num_epochs=2", "evaluation.save_every_steps=1")
+    command = ["train", "clip_reid-tiny", "--data-root", people, "--output", tmp_path / "m", "--no-progress", *more]
+    status, _, err = run(*command)
+    assert status == 130
+    told = "there was no checkpoint yet" if kept is None else f"{tmp_path / 'm' / kept} is kept"
+    assert told in err[-1]

@@ -13,12 +13,12 @@ __all__ = ["recipes", "train"]
 
 
 def _what_is_kept(output: Path) -> str:
-    from transformers.trainer_utils import get_last_checkpoint
+    from ..training.run_folder import what_is_kept
 
-    last = get_last_checkpoint(str(output)) if output.is_dir() else None
-    if last is None:
+    kept = what_is_kept(output)
+    if kept is None:
         return "there was no checkpoint yet, run the same command again to start anew."
-    return f"{last} is kept, run the same command again to continue from there."
+    return f"{kept} is kept, run the same command again to continue from there."
 
 
 def train(

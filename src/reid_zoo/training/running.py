@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+from accelerate import PartialState
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 
 from ..data.collators import ImageCollator, ImageTextCollator, ImageTextPairs, TrainingImages
@@ -22,7 +22,7 @@ from ..models.registry import get_method
 from ..processing import ReIDProcessor
 from .arguments import ReIDTrainingArguments
 from .building import build_model, with_processor_settings
-from .checkpointing import discard_checkpoints, last_complete_checkpoint, list_checkpoints
+from .checkpointing import discard_checkpoints, last_complete_checkpoint
 from .logging_callbacks import LogLines, ProgressBar, check_report_to, wandb_run_of_its_own
 from .model_selection import check_selection, selection_callbacks, stopped_early_at
 from .preparation import check_precision, check_stages, settings_without_effect
@@ -35,12 +35,19 @@ from .prompt_stage import (
     load_stage_one,
 )
 from .recipe import OptimizationSettings, Recipe
+from .run_folder import (
+    STAGE_ONE_FOLDER,
+    describe_records,
+    locked,
+    plain_fields,
+    refuse_other_recipe,
+    refuse_other_records,
+    write_recipe,
+    write_records,
+)
 from .trainer import ReIDTrainer
 
 __all__ = ["TrainingSummary", "build_model", "train"]
-
-RECIPE_FILE = "recipe.yaml"
-STAGE_ONE_FOLDER = "stage1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +140,7 @@ class _Run:
             seed=recipe.seed,
             report_to=list(recipe.logging.report_to),
             run_name=f"{recipe.name}-stage1" if settings is recipe.stage_one else recipe.name,
-            recipe=_plain(asdict(recipe)),
+            recipe=plain_fields(recipe),
             disable_tqdm=True,
         )
         trainer = ReIDTrainer(
@@ -191,7 +198,9 @@ def train(
 
     Raises:
         DatasetError: If the data set is not there, or lacks captions, identities or cameras that the method needs.
-        RecipeError: If `output_dir` holds checkpoints of another recipe, or the set is too small for a batch.
+        RecipeError: If `output_dir` holds checkpoints of a run with other settings or on other data, or the set is too small
+            for a batch.
+        TrainingError: If another run is at work in `output_dir`, or training cannot go on.
         CheckpointError: If what the first stage learned is not what the second one was trained with.
     """
     started = time.monotonic()
@@ -212,7 +221,28 @@ def train(
     stages = [recipe.optimization, *([recipe.stage_one] if recipe.stage_one is not None else [])]
     for settings in stages:
         _check_batch_size(settings, surroundings.world_size)
+    with locked(output, is_writer=surroundings.should_save):
+        return _train(started, recipe, records, validation, surroundings, resume, progress, log)
 
+
+def _train(
+    started: float,
+    recipe: Recipe,
+    records: PersonDataset,
+    validation: PersonDataset | None,
+    surroundings: ReIDTrainingArguments,
+    resume: bool,
+    progress: bool,
+    log: Callable[[str], None] | None,
+) -> TrainingSummary:
+    """The run, once its folder is its own; as `train`."""
+    output = Path(str(surroundings.output_dir))
+    described = {"training": describe_records(records)}
+    if validation is not None and (recipe.evaluation.select_best or recipe.evaluation.patience):
+        described["validation"] = describe_records(validation)
+    if resume:
+        refuse_other_recipe(output, recipe)  # before anything is downloaded or read
+        refuse_other_records(output, described)
     set_seed(recipe.seed)
     model, processor = build_model(recipe, records, log)
     recipe = with_processor_settings(recipe, processor)  # what is stored is complete
@@ -221,13 +251,14 @@ def train(
     sampler = _sampler(run, items)
     check_stages(model, recipe)
     if resume:
-        _refuse_other_recipe(output, recipe)
+        refuse_other_recipe(output, recipe)
     elif surroundings.should_save:
         discard_checkpoints(output)
         discard_stage_one(output / STAGE_ONE_FOLDER)
+    PartialState().wait_for_everyone()  # all processes have read what one of them writes now
     if surroundings.should_save:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / RECIPE_FILE).write_text(_to_yaml(recipe), encoding="utf-8")
+        write_recipe(output, recipe)
+        write_records(output, described)
 
     hand_over, stage_one_steps = None, None
     if recipe.stage_one is not None:
@@ -241,7 +272,8 @@ def train(
     with wandb_run_of_its_own(recipe.logging.report_to):
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         trainer.save_model(str(output))
-        processor.save_pretrained(output)
+        if trainer.args.should_save:
+            processor.save_pretrained(output)
         if validation is not None:
             found = trainer.evaluate(validation)
             metrics = {name.removeprefix("eval_"): value for name, value in found.items()}
@@ -357,26 +389,3 @@ def _evaluation_split(recipe: Recipe, data_root: str | Path, training: PersonDat
         return None  # the train split was read from the same files, so this says: there is no such split
     undivided = [record.image_path for record in records] == [record.image_path for record in training]
     return None if undivided or not len(records) else records
-
-
-def _to_yaml(recipe: Recipe) -> str:
-    values = asdict(recipe)
-    return yaml.safe_dump(_plain(values), sort_keys=False, allow_unicode=True)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
-
-
-def _refuse_other_recipe(output: Path, recipe: Recipe) -> None:
-    """Checkpoints of a run with other settings are not gone on from."""
-    if not any(list_checkpoints(folder) for folder in (output, output / STAGE_ONE_FOLDER)):
-        return
-    previous = output / RECIPE_FILE
-    if not previous.is_file() or previous.read_text(encoding="utf-8") != _to_yaml(recipe):
-        raise RecipeError(
-            f"{output} holds checkpoints of a run with other settings ({previous.name} tells which); use another output "
-            "folder, or start over with --no-resume."
-        )
