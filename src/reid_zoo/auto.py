@@ -50,7 +50,8 @@ def load_config(name: str | os.PathLike[str], **kwargs: Any) -> PreTrainedConfig
         values, _ = PreTrainedConfig.get_config_dict(name, **kwargs)
     except OSError as error:
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"cannot read a model from {name!r}: {reason}") from error
+        where = "" if os.path.isdir(name) else "there is no such folder, and on the Hub: "
+        raise CheckpointError(f"cannot read a model from {name!r}: {where}{reason}") from error
     model_type = values.get("model_type")
     if model_type not in METHODS:
         described = f"a {model_type!r} model" if model_type else "a config.json without a model_type"

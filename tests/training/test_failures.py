@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from inspect import signature
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from reid_zoo.data import load_dataset
 from reid_zoo.encoding import PersonEncoder
-from reid_zoo.errors import TrainingError
+from reid_zoo.errors import RecipeError, TrainingError
 from reid_zoo.models.dual_encoder.modeling_dual_encoder import DualEncoderForTraining
 from reid_zoo.training import load_recipe, train
 from reid_zoo.training.checkpointing import checkpoint_damage, last_complete_checkpoint
@@ -85,8 +87,27 @@ def test_a_loss_that_is_no_number_names_term_batch_and_checkpoint(
     assert f"The last good checkpoint is {tmp_path / 'm' / f'checkpoint-{checkpoint}'}." in message
     last = last_complete_checkpoint(tmp_path / "m")
     assert last is not None
+    assert message.endswith(f"begin with its weights in another output folder: --set model.start_from={last}.")
     assert last.name == f"checkpoint-{checkpoint}"
     assert checkpoint_damage(last) is None
+
+
+def test_the_advice_after_a_loss_that_is_no_number_can_be_followed(people, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        spoil(patch, 4, with_nan_in_sdm)
+        with pytest.raises(TrainingError) as raised:
+            run(people, tmp_path / "m")
+    lower = "optimization.parameter_groups=[{name: all, learning_rate: 1e-6}]"
+    with pytest.raises(RecipeError, match=r"learning_rate was .*, is 1e-06; .*use another output folder"):
+        run(people, tmp_path / "m", lower)
+    advised = re.findall(r"--set (\S+)\.$", str(raised.value))
+    run(people, tmp_path / "lower", lower, *advised, "optimization.num_epochs=1")
+    began, ended = (
+        load_file(folder / "model.safetensors") for folder in (tmp_path / "m" / "checkpoint-2", tmp_path / "lower")
+    )
+    for name, value in began.items():
+        # five steps of Adam, each of at most about its learning rate of 1e-6, and rounding errors of weights about 1
+        torch.testing.assert_close(ended[name], value, rtol=0, atol=2e-5, msg=name)
 
 
 def test_an_infinite_total_alone_is_found(people, tmp_path, monkeypatch):
@@ -168,6 +189,12 @@ def test_advice_is_only_what_can_still_be_lowered():
     some = SimpleNamespace(cached_gradients=8, gradient_checkpointing=True)
     assert "lower optimization.cached_gradients (it is 8" in memory_advice(32, some)
     assert "gradient_checkpointing" not in memory_advice(32, some)
+    whole = memory_advice(8, SimpleNamespace(cached_gradients=0, gradient_checkpointing=False))
+    stays, leaves = whole.split(", and the run goes on from its last checkpoint; or ")
+    assert "cached_gradients=2" in stays
+    assert "gradient_checkpointing=true" in stays
+    assert leaves.startswith("lower optimization.batch_size")
+    assert "another output folder" in leaves
 
 
 def test_batches_say_which_samples_they_are_made_of():

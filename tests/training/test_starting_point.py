@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -12,7 +14,7 @@ from reid_zoo.data import load_dataset
 from reid_zoo.errors import CheckpointError, RecipeError
 from reid_zoo.models.encoders.position_grid import resample_position_grid
 from reid_zoo.models.registry import get_method
-from reid_zoo.training import build_model, load_recipe, train
+from reid_zoo.training import ReIDTrainer, build_model, load_recipe, train
 from tiny_models import draw_people
 
 torch.set_num_threads(1)
@@ -173,8 +175,8 @@ def test_a_field_that_has_no_weights_may_change(trained, others):
     assert model.config.vision_config.attention_dropout == 0.3
 
 
-def test_a_run_trains_from_there_is_complete_on_disk_and_goes_on_after_an_interruption(trained, people, tmp_path):
-    source = trained("irra")
+def test_a_run_trains_from_there_is_complete_on_disk_and_goes_on_without_it(trained, people, tmp_path):
+    source = shutil.copytree(trained("irra"), tmp_path / "source")
     recipe = start("vfe_tps", source, "optimization.num_epochs=2", "evaluation.save_every_epochs=1")
     summary = train(recipe, data_root=people, output_dir=tmp_path / "m", progress=False)
     stored = load_recipe(tmp_path / "m" / "recipe.yaml")
@@ -184,11 +186,62 @@ def test_a_run_trains_from_there_is_complete_on_disk_and_goes_on_after_an_interr
     for name in ("model.safetensors", "config.json"):
         (tmp_path / "m" / name).unlink()
     (tmp_path / "m" / f"checkpoint-{summary.steps}" / "model.safetensors").unlink()  # as if killed in the second epoch
+    shutil.rmtree(source)
     with pytest.warns(UserWarning, match="is passed over"):
         again = train(recipe, data_root=people, output_dir=tmp_path / "m", progress=False)
     assert again.resumed_from == tmp_path / "m" / f"checkpoint-{summary.steps // 2}"
     resumed = load_file(tmp_path / "m" / "model.safetensors")
     assert all(torch.equal(last[name], resumed[name]) for name in last)
+
+
+def interrupt(monkeypatch, recipe, people, output, step):
+    compute_loss, steps = ReIDTrainer.compute_loss, 0
+
+    def interrupted(self, *arguments, **options):
+        nonlocal steps
+        steps += 1
+        if steps == step:
+            raise KeyboardInterrupt
+        return compute_loss(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ReIDTrainer, "compute_loss", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, data_root=people, output_dir=output, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides", "step"),
+    [
+        ("clip_reid", ["stage_one.ema_decay=0.5"], 3),  # four steps of the first stage, two of the second
+        ("clip_reid", ["stage_one.ema_decay=0.5"], 5),
+        ("clip_reid", ["stage_one.ema_decay=0.5"], 6),
+        ("dual_encoder", ["optimization.lora={rank: 2}"], 5),
+    ],
+)
+def test_the_starting_point_is_needed_once(trained, people, tmp_path, monkeypatch, method, overrides, step):
+    source = shutil.copytree(trained(method), tmp_path / "source")
+    more = [*overrides, "evaluation.save_every_steps=1", "optimization.num_epochs=2"]
+    more += ["stage_one.num_epochs=2", "stage_one.batch_size=4"] if method == "clip_reid" else []
+    recipe = start(method, source, *more)
+    straight = train(recipe, data_root=people, output_dir=tmp_path / "straight", progress=False)
+    assert (straight.stage_one_steps, straight.steps) == ((4, 2) if method == "clip_reid" else (None, 6))
+    interrupt(monkeypatch, recipe, people, tmp_path / "m", step)
+    shutil.rmtree(source)
+    lines: list[str] = []
+    train(recipe, data_root=people, output_dir=tmp_path / "m", progress=False, log=lines.append)
+    assert not any("started from" in line for line in lines)
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("straight", "m"))
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_other_people_do_not_fit_what_a_run_stored(trained, people, others, tmp_path):
+    recipe = start("irra", trained("irra"), "evaluation.save_every_epochs=1")
+    train(recipe, data_root=people, output_dir=tmp_path / "m", progress=False)
+    (tmp_path / "m" / "training_records.json").unlink()  # as in a run of an older version
+    with pytest.raises(RecipeError, match="was trained with num_classes 3, but the training records make it 5"):
+        train(recipe, data_root=others.root, output_dir=tmp_path / "m", progress=False)
 
 
 def test_towers_that_the_recipe_names_are_not_loaded_and_that_is_said(trained, others):
@@ -217,3 +270,5 @@ def test_what_does_not_fit_is_refused(trained, others, method, source, overrides
 def test_a_folder_without_a_model_is_named(others, tmp_path):
     with pytest.raises(CheckpointError, match="nothing-here"):
         build_model(start("irra", tmp_path / "nothing-here"), others)
+    with pytest.raises(CheckpointError, match="there is no such folder"):
+        build_model(start("irra", "runs/nothing-here"), others)

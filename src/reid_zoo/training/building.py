@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..clip_tokenizer import clip_tokenizer
 from ..data.records import PersonDataset, PersonRecord
@@ -17,7 +20,7 @@ from .recipe import ProcessorSettings, Recipe
 from .starting_point import StartingPoint
 from .vocabulary import learn_clip_tokenizer, learn_wordpiece_tokenizer
 
-__all__ = ["build_config", "build_model", "dataset_fields", "with_processor_settings"]
+__all__ = ["build_config", "build_model", "dataset_fields", "rebuild_model", "with_processor_settings"]
 
 
 def dataset_fields(recipe: Recipe, dataset: PersonDataset) -> dict[str, int]:
@@ -165,6 +168,31 @@ def build_model(
         **({} if tokenizer is None else {"max_text_length": model.config.max_text_length}),
     )
     return model, processor
+
+
+def rebuild_model(recipe: Recipe, dataset: PersonDataset, folder: Path) -> tuple[Any, ReIDProcessor]:
+    """Model and processor of a run that goes on, from what it stored: nothing that it once started from is needed again.
+
+    Args:
+        recipe: The recipe of that run.
+        dataset: Training records.
+        folder: A complete checkpoint of the run, or its finished first stage. The weights of adapters are left to the trainer.
+
+    Raises:
+        RecipeError: If the stored model has the sizes of other training records.
+        DatasetError: As `dataset_fields`.
+    """
+    method = get_method(recipe.method)
+    config = method.config_class.from_pretrained(folder)
+    for name, value in (dataset_fields(recipe, dataset) | recipe.model.config).items():
+        if name in ("num_classes", "num_cameras", "num_views") and getattr(config, name) != value:
+            raise RecipeError(
+                f"{folder} was trained with {name} {getattr(config, name)}, but the training records make it {value}; they are "
+                "not those of that run."
+            )
+    model = method.training_class(config)
+    model.load_state_dict(load_file(folder / SAFE_WEIGHTS_NAME), strict=False)
+    return model, ReIDProcessor.from_pretrained(folder)
 
 
 def with_processor_settings(recipe: Recipe, processor: ReIDProcessor) -> Recipe:

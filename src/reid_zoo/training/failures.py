@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from ..errors import ReIDZooError, TrainingError
 from .checkpointing import last_complete_checkpoint
+from .parameter_efficient import has_adapters
 
 __all__ = ["FiniteLoss", "check_weights", "explained_memory_errors", "memory_advice", "sample_names"]
 
@@ -41,7 +42,9 @@ class FiniteLoss(TrainerCallback):
         values = torch.stack([value.detach().float() for value in (*terms.values(), loss)])
         self._seen.append((names, values, samples))
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_pre_optimizer_step(
+        self, args: Any, state: Any, control: Any, model: nn.Module | None = None, **kwargs: Any
+    ) -> None:
         """Check what was noted since the last step.
 
         Raises:
@@ -58,7 +61,7 @@ class FiniteLoss(TrainerCallback):
             terms = ", ".join(f"{name!r} is {value}" for name, value in wrong.items())
             raise TrainingError(
                 f"training stopped in step {state.global_step + 1}: the loss term {terms} for the batch of "
-                f"{_enumerate(samples())}; look at these samples or lower the learning rate. {_last_good(args.output_dir)}"
+                f"{_enumerate(samples())}; look at these samples or lower the learning rate. {_last_good(args.output_dir, model)}"
             )
 
 
@@ -78,7 +81,7 @@ def check_weights(model: nn.Module, step: int, output_dir: str) -> None:
             if not bool(torch.isfinite(value).all()):
                 raise TrainingError(
                     f"training stopped after step {step}: the weights {name!r} are not finite any more, and are not saved; "
-                    f"lower the learning rate or set max_grad_norm. {_last_good(output_dir)}"
+                    f"lower the learning rate or set max_grad_norm. {_last_good(output_dir, model)}"
                 )
 
 
@@ -132,19 +135,25 @@ def memory_advice(batch_size: int, options: Any) -> str:
         advice.append(f"lower optimization.cached_gradients (it is {chunk}; the loss stays the same)")
     if not getattr(options, "gradient_checkpointing", False):
         advice.append("set optimization.gradient_checkpointing=true (the same loss, slower)")
+    if advice:
+        advice[-1] += ", and the run goes on from its last checkpoint"
     if batch_size > 1:
         advice.append(
             "lower optimization.batch_size, and raise optimization.gradient_accumulation_steps in return (fewer in-batch "
-            "negatives)"
+            "negatives: a new run, in another output folder)"
         )
     return f"out of memory with a batch of {batch_size}: {'; or '.join(advice) or 'take smaller images or a smaller model'}."
 
 
-def _last_good(output_dir: str) -> str:
+def _last_good(output_dir: str, model: nn.Module | None) -> str:
+    """What is left of the run, and how to begin another one with it: it does not itself go on with another learning rate."""
     checkpoint = last_complete_checkpoint(output_dir)
     if checkpoint is None:
         return "There is no checkpoint of this run yet."
-    return f"The last good checkpoint is {checkpoint}."
+    told = f"The last good checkpoint is {checkpoint}."
+    if model is not None and has_adapters(model):  # they are merged into the weights only in the end
+        return f"{told} With other settings, start anew in another output folder or with --no-resume."
+    return f"{told} With other settings, begin with its weights in another output folder: --set model.start_from={checkpoint}."
 
 
 def _enumerate(samples: Sequence[str]) -> str:

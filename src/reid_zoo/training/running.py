@@ -21,7 +21,7 @@ from ..errors import ConfigurationError, DatasetError, RecipeError
 from ..models.registry import get_method
 from ..processing import ReIDProcessor
 from .arguments import ReIDTrainingArguments
-from .building import build_model, with_processor_settings
+from .building import build_model, rebuild_model, with_processor_settings
 from .checkpointing import discard_checkpoints, last_complete_checkpoint
 from .logging_callbacks import LogLines, ProgressBar, check_report_to, wandb_run_of_its_own
 from .model_selection import check_selection, selection_callbacks, stopped_early_at
@@ -42,6 +42,7 @@ from .run_folder import (
     plain_fields,
     refuse_other_recipe,
     refuse_other_records,
+    what_is_kept,
     write_recipe,
     write_records,
 )
@@ -244,7 +245,11 @@ def _train(
         refuse_other_recipe(output, recipe)  # before anything is downloaded or read
         refuse_other_records(output, described)
     set_seed(recipe.seed)
-    model, processor = build_model(recipe, records, log)
+    stored = _stored_model(recipe, output) if resume else None
+    if stored is not None:
+        model, processor = rebuild_model(recipe, records, stored)
+    else:
+        model, processor = build_model(recipe, records, log)
     recipe = with_processor_settings(recipe, processor)  # what is stored is complete
     run = _Run(recipe, model, processor, surroundings.world_size, resume, progress, log)
     items, collator = _items(run, records)
@@ -287,6 +292,18 @@ def _train(
         resumed_from=checkpoint,
         stage_one_steps=stage_one_steps,
     )
+
+
+def _stored_model(recipe: Recipe, output: Path) -> Path | None:
+    """Where a run that began with another model holds its own by now; `None` if it has to begin with that one again."""
+    if recipe.model.start_from is None:
+        return None
+    kept = what_is_kept(output)
+    within_stage_one = kept is not None and output / STAGE_ONE_FOLDER in (kept, kept.parent)
+    adapters = (
+        recipe.stage_one is not None and recipe.stage_one.lora is not None
+    )  # without them its weights are not whole
+    return None if within_stage_one and adapters else kept
 
 
 def _train_stage_one(
