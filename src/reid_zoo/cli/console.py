@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ __all__ = [
     "Interrupted",
     "describe_error",
     "error",
+    "is_first_process",
+    "leave_errors_to_the_first_process",
     "note",
     "print_json",
     "print_table",
@@ -24,6 +27,7 @@ __all__ = [
 ]
 
 _NOTES_OF_ONE_KIND = 3
+_SECONDS_FOR_THE_FIRST_PROCESS = 10.0
 
 
 class Interrupted(Exception):
@@ -40,9 +44,31 @@ def note(text: str) -> None:
     say(f"note: {text}")
 
 
+def is_first_process() -> bool:
+    """Whether this process speaks for all of those that a launcher (`accelerate launch`, `torchrun`) started together."""
+    return _process_index() == 0
+
+
+def leave_errors_to_the_first_process() -> None:
+    """Wait, in any other process, before an error is printed.
+
+    Mostly all processes fail alike: the first one says so, and the launcher ends the others meanwhile. If only this one has
+    failed, it is still there afterwards, and has to say so itself.
+    """
+    if not is_first_process():
+        time.sleep(_SECONDS_FOR_THE_FIRST_PROCESS)
+
+
+def _process_index() -> int:
+    index, count = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
+    return int(index) if index.isdigit() and count.isdigit() and int(count) > 1 else 0
+
+
 def error(text: str) -> None:
-    """Why a command failed: one line on stderr."""
-    say("reid-zoo: error: " + " ".join(text.split()))
+    """Why a command failed: one line on stderr; of several processes, see `leave_errors_to_the_first_process`."""
+    leave_errors_to_the_first_process()
+    process = "" if is_first_process() else f"process {_process_index()}: "
+    say(f"reid-zoo: error: {process}" + " ".join(text.split()))
 
 
 def describe_error(failure: BaseException) -> str:
@@ -85,11 +111,11 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
 
 
 def show_warnings_as_notes() -> None:
-    """Print a warning of ours as one line, at most three of a kind; others (of libraries) are left out."""
+    """Print a warning of ours as one line, at most three of a kind; others (of libraries, of further processes) are left out."""
     shown: Counter[type[Warning]] = Counter()
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        if not category.__module__.startswith("reid_zoo"):
+        if not category.__module__.startswith("reid_zoo") or not is_first_process():
             return
         shown[category] += 1
         if shown[category] <= _NOTES_OF_ONE_KIND:

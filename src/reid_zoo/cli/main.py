@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -71,14 +71,13 @@ def main() -> None:
             raise KeyboardInterrupt
         sys.exit(status)
     except usage_error as error:
+        console.leave_errors_to_the_first_process()
         error.show()
         sys.exit(error.exit_code)
     except console.Interrupted as interruption:
-        console.error(f"interrupted; {interruption}")
-        sys.exit(_INTERRUPTED)
+        _say_interrupted(str(interruption))
     except (KeyboardInterrupt, typer.Abort):
-        console.error("interrupted; what was finished is kept, run the same command again to continue.")
-        sys.exit(_INTERRUPTED)
+        _say_interrupted("what was finished is kept, run the same command again to continue.")
     except (ReIDZooError, OSError, MemoryError) as error:
         if os.environ.get("REID_ZOO_DEBUG"):
             traceback.print_exc()
@@ -87,6 +86,12 @@ def main() -> None:
             sys.exit(1)
         console.error(console.describe_error(error))
         sys.exit(1)
+
+
+def _say_interrupted(what_is_kept: str) -> NoReturn:
+    if console.is_first_process():  # Ctrl-C reaches all of them
+        console.error(f"interrupted; {what_is_kept}")
+    sys.exit(_INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -53,10 +53,12 @@ def train(
             seed=seed,
             resume=resume,
             progress=progress,
-            log=console.say,
+            log=console.say if console.is_first_process() else None,
         )
     except KeyboardInterrupt:
         raise console.Interrupted(_what_is_kept(output)) from None
+    if not console.is_first_process():
+        return
     if as_json:
         console.print_json(
             {
