@@ -100,3 +100,19 @@ def test_an_interruption_says_what_is_kept(run, people, tmp_path, monkeypatch, s
     assert status == 130
     told = "there was no checkpoint yet" if kept is None else f"{tmp_path / 'm' / kept} is kept"
     assert told in err[-1]
+
+
+def test_what_a_run_warns_of_is_seen(run, people, tmp_path):
+    more = settings(
+        "optimization.num_epochs=2", "evaluation.split=test", "evaluation.every_epochs=1", "evaluation.select_best=true"
+    )
+    command = ["train", "clip_reid-tiny", "--data-root", people, "--output", tmp_path / "m", "--no-progress", *more]
+    status, _, err = run(*command)
+    assert status == 0, err
+    assert any(line.startswith("note: evaluation.split is test") for line in err)
+    (last,) = (tmp_path / "m").glob("checkpoint-2")
+    (last / "optimizer.pt").write_bytes(b"damaged")
+    status, out, err = run(*command)
+    assert status == 0, err
+    assert any(f"note: {last} is passed over: optimizer.pt is not what was written" in line for line in err)
+    assert "resumed from" in out

@@ -24,6 +24,7 @@ from transformers import Trainer, TrainerCallback
 from ..errors import CheckpointError
 
 __all__ = [
+    "DamagedCheckpointWarning",
     "FindBestCheckpoint",
     "RestoreEpochMemory",
     "ResumableTrainer",
@@ -40,6 +41,10 @@ MANIFEST_FILE = "checkpoint_manifest.json"
 _UNFINISHED = ".unfinished-checkpoints"
 _STATE_FILE = "trainer_state.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
+
+
+class DamagedCheckpointWarning(UserWarning):
+    """A checkpoint that is not whole is passed over."""
 
 
 def write_manifest(folder: Path) -> None:
@@ -92,7 +97,11 @@ def last_complete_checkpoint(output_dir: str | Path) -> Path | None:
         damage = checkpoint_damage(folder)
         if damage is None:
             return folder
-        warnings.warn(f"{folder} is passed over: {damage}; an older checkpoint is looked for.", stacklevel=2)
+        warnings.warn(
+            f"{folder} is passed over: {damage}; an older checkpoint is looked for.",
+            DamagedCheckpointWarning,
+            stacklevel=2,
+        )
     return None
 
 

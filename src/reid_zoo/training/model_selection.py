@@ -12,7 +12,17 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from ..errors import RecipeError
 from .recipe import EvaluationSettings
 
-__all__ = ["CheckpointSchedule", "check_selection", "selection_callbacks", "stopped_early_at"]
+__all__ = [
+    "CheckpointSchedule",
+    "FlatteringSelectionWarning",
+    "check_selection",
+    "selection_callbacks",
+    "stopped_early_at",
+]
+
+
+class FlatteringSelectionWarning(UserWarning):
+    """The model is selected by the images that its results are reported on."""
 
 
 class CheckpointSchedule(TrainerCallback):
@@ -58,6 +68,7 @@ def check_selection(evaluation: EvaluationSettings) -> None:
         warnings.warn(
             "evaluation.split is test: the model is selected by the images its results are reported on. That reproduces what "
             f"some releases do, but flatters {evaluation.metric}; select on val for figures of your own.",
+            FlatteringSelectionWarning,
             stacklevel=2,
         )
 
