@@ -189,6 +189,9 @@ def test_advice_is_only_what_can_still_be_lowered():
     some = SimpleNamespace(cached_gradients=8, gradient_checkpointing=True)
     assert "lower optimization.cached_gradients (it is 8" in memory_advice(32, some)
     assert "gradient_checkpointing" not in memory_advice(32, some)
+    first = memory_advice(8, some, "stage_one")
+    assert "lower stage_one.cached_gradients" in first
+    assert "optimization" not in first
     whole = memory_advice(8, SimpleNamespace(cached_gradients=0, gradient_checkpointing=False))
     stays, leaves = whole.split(", and the run goes on from its last checkpoint; or ")
     assert "cached_gradients=2" in stays

@@ -120,26 +120,27 @@ def explained_memory_errors(advice: str) -> Iterator[None]:
         raise TrainingError(advice) from error
 
 
-def memory_advice(batch_size: int, options: Any) -> str:
+def memory_advice(batch_size: int, options: Any, section: str = "optimization") -> str:
     """One line: what to lower in training, as far as it is not low already.
 
     Args:
         batch_size: Samples per process and step.
         options: Settings with `cached_gradients` and `gradient_checkpointing`.
+        section: Where a recipe has them.
     """
     advice = []
     chunk = getattr(options, "cached_gradients", 0)
     if not chunk:
-        advice.append(f"set optimization.cached_gradients={max(1, batch_size // 4)} (the same loss in less memory)")
+        advice.append(f"set {section}.cached_gradients={max(1, batch_size // 4)} (the same loss in less memory)")
     elif chunk > 1:
-        advice.append(f"lower optimization.cached_gradients (it is {chunk}; the loss stays the same)")
+        advice.append(f"lower {section}.cached_gradients (it is {chunk}; the loss stays the same)")
     if not getattr(options, "gradient_checkpointing", False):
-        advice.append("set optimization.gradient_checkpointing=true (the same loss, slower)")
+        advice.append(f"set {section}.gradient_checkpointing=true (the same loss, slower)")
     if advice:
         advice[-1] += ", and the run goes on from its last checkpoint"
     if batch_size > 1:
         advice.append(
-            "lower optimization.batch_size, and raise optimization.gradient_accumulation_steps in return (fewer in-batch "
+            f"lower {section}.batch_size, and raise {section}.gradient_accumulation_steps in return (fewer in-batch "
             "negatives: a new run, in another output folder)"
         )
     return f"out of memory with a batch of {batch_size}: {'; or '.join(advice) or 'take smaller images or a smaller model'}."

@@ -148,6 +148,7 @@ class _Run:
             self.model,
             arguments,
             optimization=settings,
+            section="stage_one" if settings is recipe.stage_one else "optimization",
             sampler=sampler,
             train_dataset=items,
             eval_dataset=validation,

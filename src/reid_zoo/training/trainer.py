@@ -83,6 +83,7 @@ class ReIDTrainer(ResumableTrainer):
         sampler: Order of the items; by default the Trainer's own shuffle.
         eval_dataset: Records to evaluate on; every caption is a query, and for a method without sentences see
             [`evaluate_images`].
+        section: Where a recipe has these `optimization` settings, for errors that say which of them to change.
         kwargs: As in transformers; `processing_class` must be the model's processor if there is an `eval_dataset`.
     """
 
@@ -100,12 +101,14 @@ class ReIDTrainer(ResumableTrainer):
         optimization: OptimizationSettings,
         sampler: TrainingSampler | None = None,
         eval_dataset: PersonDataset | None = None,
+        section: str = "optimization",
         **kwargs: Any,
     ) -> None:
         if eval_dataset is not None and kwargs.get("processing_class") is None:
             raise ConfigurationError("ReIDTrainer needs processing_class, the model's processor, to evaluate.")
         self.optimization = optimization
         self.sampler = sampler
+        self.section = section
         self._term_sums: dict[str, Tensor] = {}
         self._term_count = 0
         if optimization.lora is not None:
@@ -210,7 +213,7 @@ class ReIDTrainer(ResumableTrainer):
         """As in transformers; see [`ResumableTrainer`], [`cached_gradients`] and the errors in `failures`."""
         settings = self.optimization
         with (
-            explained_memory_errors(memory_advice(self.args.per_device_train_batch_size, settings)),
+            explained_memory_errors(memory_advice(self.args.per_device_train_batch_size, settings, self.section)),
             cached_gradients(self.model, settings.cached_gradients),
         ):
             return super().train(resume_from_checkpoint, *args, **kwargs)
