@@ -301,10 +301,9 @@ def _stored_model(recipe: Recipe, output: Path) -> Path | None:
         return None
     kept = what_is_kept(output)
     within_stage_one = kept is not None and output / STAGE_ONE_FOLDER in (kept, kept.parent)
-    adapters = (
-        recipe.stage_one is not None and recipe.stage_one.lora is not None
-    )  # without them its weights are not whole
-    return None if within_stage_one and adapters else kept
+    # adapters are not merged within a stage, and the features of the images are needed before the trainer adds them
+    has_adapters = recipe.stage_one is not None and recipe.stage_one.lora is not None
+    return None if within_stage_one and has_adapters else kept
 
 
 def _train_stage_one(
