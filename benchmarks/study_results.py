@@ -23,6 +23,7 @@ class StudyRow:
         table: Ablation table, or `None` for a method itself.
         reported: Rank-1 that the paper reports on CUHK-PEDES, if it does.
         searches_by_text: Else by image: then its figures compare with no other row's.
+        towers: Name of the pretrained towers that it starts from.
     """
 
     name: str
@@ -30,6 +31,7 @@ class StudyRow:
     table: str | None
     reported: float | None
     searches_by_text: bool
+    towers: str
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def _cell(values: Sequence[float]) -> str:
 
 def _groups(outcomes: Outcomes) -> dict[str, list[StudyRow]]:
     """Title → rows that are compared with each other."""
-    groups = {"methods": [row for row in outcomes if row.table is None]}
+    groups = {"Methods": [row for row in outcomes if row.table is None]}
     for row in outcomes:
         if row.table is not None:
             groups.setdefault(f"{METHODS[row.method].title}, {row.table}", []).append(row)
@@ -121,21 +123,23 @@ def write_results(outcomes: Outcomes, towers: Mapping[str, Outcome], options: An
         f"standard deviation over {options.seeds} seeds. The last column is *reported by the papers* on CUHK-PEDES.",
         "",
         "Towers alone: "
-        + "; ".join(f"{name} {outcome.R1:.1f} Rank-1, {outcome.mAP:.1f} mAP" for name, outcome in towers.items())
+        + "; ".join(
+            f"{name} {outcome.R1:.1f} Rank-1, {outcome.mAP:.1f} mAP" for name, outcome in sorted(towers.items())
+        )
         + ".",
     ]
     for title, rows in _groups(outcomes).items():
-        lines += [
-            "",
-            f"## {title[0].upper()}{title[1:]}",
-            "",
-            "| row | Rank-1 | mAP | reported Rank-1 |",
-            "|---|---|---|---|",
-        ]
+        lines += ["", f"## {title}", ""]
+        lines += ["| row | Rank-1 | mAP | Rank-1 above the towers alone | reported Rank-1 |", "|---|---|---|---|---|"]
         for row in rows:
             name = row.name if row.searches_by_text else f"{row.name} (searches by image)"
             figures = f"{_cell(rank1(outcomes[row]))} | {_cell([outcome.mAP for outcome in outcomes[row]])}"
-            lines.append(f"| {name} | {figures} | {'-' if row.reported is None else f'{row.reported:.2f}'} |")
+            gain = statistics.mean(rank1(outcomes[row])) - towers[row.towers].R1
+            others = [
+                f"{gain:+.1f}" if row.searches_by_text else "-",
+                "-" if row.reported is None else f"{row.reported:.2f}",
+            ]
+            lines.append(f"| {name} | {figures} | {' | '.join(others)} |")
     if found_orders := orderings(outcomes):
         lines += ["", "## Do the papers' orderings appear?", "", *found_orders]
     (out / "study.md").write_text("\n".join([*lines, ""]), encoding="utf-8")

@@ -86,7 +86,9 @@ def planned_rows(methods: list[str]) -> dict[StudyRow, tuple[str, ...] | StudyRo
             ),
             None,
         )
-        whole[method] = StudyRow(METHODS[method].title, method, None, reported, "text" in METHODS[method].queries)
+        whole[method] = StudyRow(
+            METHODS[method].title, method, None, reported, "text" in METHODS[method].queries, _TOWERS_OF[method]
+        )
         rows[whole[method]] = ()
     for method, table in _TABLES.items():
         if method in methods:
@@ -95,7 +97,7 @@ def planned_rows(methods: list[str]) -> dict[StudyRow, tuple[str, ...] | StudyRo
                     figure = row.reported["cuhk-pedes"]["R1"]
                     shared = row.label == _WHOLE[method]
                     changes = whole[method] if shared else tuple(row.recipe_overrides())
-                    rows[StudyRow(row.label, method, table, figure, True)] = changes
+                    rows[StudyRow(row.label, method, table, figure, True, _TOWERS_OF[method])] = changes
     return rows
 
 
