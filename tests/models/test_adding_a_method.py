@@ -57,8 +57,8 @@ class ToyForTraining(ToyPreTrainedModel):
     def get_image_features(self, pixel_values, **kwargs):
         return self.toy.get_image_features(pixel_values, **kwargs)
 
-    def get_text_features(self, input_ids, **kwargs):
-        return self.toy.get_text_features(input_ids, **kwargs)
+    def get_text_features(self, input_ids, *args, **kwargs):
+        return self.toy.get_text_features(input_ids, *args, **kwargs)
 
     def forward(self, pixel_values, input_ids, person_labels=None, attention_mask=None):
         images, texts = self.get_image_features(pixel_values), self.get_text_features(input_ids)

@@ -52,6 +52,8 @@ class ReIDPreTrainedModel(PreTrainedModel):
     supports_text: ClassVar[bool] = True
     # How `resize_image_grid` interpolates the position grid: corner to corner (CFine's release) or not.
     position_grid_align_corners: ClassVar[bool] = True
+    # Beginnings of names of weights that embeddings pass through and that a checkpoint need not have: new ones change nothing.
+    may_be_new: ClassVar[tuple[str, ...]] = ()
     # Whether tokens of both towers meet before any projection, so that they must be equally wide.
     towers_share_width: ClassVar[bool] = True
 
@@ -119,7 +121,11 @@ class ReIDPreTrainedModel(PreTrainedModel):
             CheckpointError: If there are such weights; it names them.
         """
         own = "" if self.base_model is self else f"{self.base_model_prefix}."
-        missing = sorted(key for key in information["missing_keys"] if key.startswith(own))
+        missing = sorted(
+            key
+            for key in information["missing_keys"]
+            if key.startswith(own) and not key.removeprefix(own).startswith(self.may_be_new)
+        )
         if not missing:
             return
         named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")

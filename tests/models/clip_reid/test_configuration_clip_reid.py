@@ -90,7 +90,7 @@ def test_a_tower_configuration_can_be_given_as_an_object():
         ({"id_loss_weight": -1.0}, "id_loss_weight is -1.0"),
         ({"num_classes": 0}, "num_classes is 0"),
         ({"num_context_tokens": 80}, "takes 88 tokens"),
-        ({"vision_config": {"image_size": [250, 128]}}, "image_size"),
+        ({"vision_config": {"image_size": [250, 12]}}, "image_size"),
         ({"vision_config": {"image_size": [250, 128]}, "backbone": "rn50"}, "multiples of 16"),
         ({"vision_config": {"layers": [3, 4, 6]}, "backbone": "rn50"}, "four positive numbers"),
     ],

@@ -52,7 +52,7 @@ def test_values_follow_from_others():
         ({"max_text_length": 78}, "max_text_length = 78 exceeds text_config.max_position_embeddings = 77"),
         ({"cross_modal_num_attention_heads": 7}, "cross_modal_num_attention_heads = 7"),
         ({"cross_modal_num_layers": -1}, "cross_modal_num_layers"),
-        ({"vision_config": {"image_size": [384, 100]}}, "image_size"),
+        ({"vision_config": {"image_size": [384, 10]}}, "image_size"),
         ({"text_config": {"num_attention_heads": 7}}, "num_attention_heads = 7"),
         ({"temperature": "warm"}, "temperature"),
         ({"loss_tems": ["sdm"]}, "did you mean 'loss_terms'"),

@@ -81,7 +81,7 @@ def test_local_matrices_exist_where_they_are_used(fields, local):
         ({"use_id_loss": True}, "num_classes"),
         ({"max_text_length": 78}, "max_text_length"),
         ({"max_text_length": 2}, "max_text_length"),
-        ({"vision_config": {"image_size": [224, 100]}}, "image_size"),
+        ({"vision_config": {"image_size": [224, 10]}}, "image_size"),
         ({"max_words": 2.5}, "max_words"),
     ],
 )

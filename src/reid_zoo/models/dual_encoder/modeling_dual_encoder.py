@@ -35,6 +35,7 @@ class DualEncoderPreTrainedModel(CLIPDualEncoderPreTrainedModel):
     config: DualEncoderConfig
     base_model_prefix = "dual_encoder"
     towers_share_width: ClassVar[bool] = False
+    may_be_new: ClassVar[tuple[str, ...]] = ("image_probe.", "text_probe.")
     # The head that only training needs; the inference class drops it without a warning.
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^identity_loss\."]
 
