@@ -41,6 +41,26 @@ def test_non_square_images_keep_their_patches_in_row_major_order():
     torch.testing.assert_close(embedded[:, 6], expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_the_class_token_alone_is_the_same_with_the_same_gradients(attention):
+    model = tower()
+    model.set_attn_implementation(attention)
+    found = []
+    for class_token_only in (False, True):
+        model.zero_grad()
+        encoded = model(pixels(), class_token_only=class_token_only)
+        assert encoded.last_hidden_state.shape[1] == (1 if class_token_only else 9)
+        assert encoded.penultimate_state.shape[1] == 9
+        encoded.last_hidden_state[:, 0].sin().sum().backward()
+        gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+        found.append((encoded.last_hidden_state[:, 0].detach(), gradients))
+    (token, gradients), (alone, gradients_alone) = found
+    torch.testing.assert_close(alone, token, rtol=0, atol=1e-5)  # float32
+    for name, gradient in gradients.items():
+        error = (gradients_alone[name] - gradient).abs().max()
+        assert error <= 1e-5 * gradient.abs().max().clamp(min=1e-3), name
+
+
 @torch.no_grad()
 def test_sdpa_equals_eager():
     model = tower()

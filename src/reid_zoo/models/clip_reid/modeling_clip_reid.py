@@ -48,13 +48,13 @@ class ImageStates:
         feat_last: `(B, D')` of the layer before the last one (the official name): triplet loss only.
         feat: `(B, D)` of the last layer.
         feat_proj: `(B, E)` in the joint space with texts.
-        tokens: `(B, L, D)` of the last layer; a ResNet's have no class token.
+        tokens: `(B, L, D)` of the last layer; a ResNet's have no class token. `None` where they are not computed.
     """
 
     feat_last: Tensor
     feat: Tensor
     feat_proj: Tensor
-    tokens: Tensor
+    tokens: Tensor | None
 
 
 def _forget_class_text_features(model: Any, keys: Any) -> None:
@@ -239,9 +239,17 @@ class CLIPReIDModel(CLIPReIDPreTrainedModel):
         return embedded if config.sie_tokens == "cls" else embedded.expand(-1, 2, -1)
 
     def image_states(
-        self, pixel_values: Tensor, camera_ids: Tensor | None = None, view_ids: Tensor | None = None
+        self,
+        pixel_values: Tensor,
+        camera_ids: Tensor | None = None,
+        view_ids: Tensor | None = None,
+        *,
+        with_tokens: bool = True,
     ) -> ImageStates:
-        """The three features of images; arguments as of `get_image_features`."""
+        """The three features of images; arguments as of `get_image_features`.
+
+        Without tokens a transformer's last block is computed for the class token alone.
+        """
         if isinstance(self.vision_model, CLIPResNet):
             maps = self.vision_model(pixel_values)
             return ImageStates(
@@ -252,13 +260,15 @@ class CLIPReIDModel(CLIPReIDPreTrainedModel):
             )
         assert self.visual_projection is not None
         encoded = self.vision_model(
-            pixel_values, side_information=self._side_information(len(pixel_values), camera_ids, view_ids)
+            pixel_values,
+            side_information=self._side_information(len(pixel_values), camera_ids, view_ids),
+            class_token_only=not with_tokens,
         )
         return ImageStates(
             feat_last=encoded.penultimate_state[:, 0],  # no layer norm
             feat=encoded.last_hidden_state[:, 0],
             feat_proj=self.visual_projection(encoded.last_hidden_state[:, 0]),
-            tokens=encoded.last_hidden_state,
+            tokens=encoded.last_hidden_state if with_tokens else None,
         )
 
     def features(self, states: ImageStates, necks: tuple[Tensor, Tensor] | None = None) -> RetrievalFeatures:
@@ -442,7 +452,7 @@ class CLIPReIDForTraining(JointBatchMixin, CLIPReIDPreTrainedModel):
         was_training = self.clip_reid.training
         self.clip_reid.eval()
         try:
-            return self.clip_reid.image_states(pixel_values).feat_proj.float()
+            return self.clip_reid.image_states(pixel_values, with_tokens=False).feat_proj.float()
         finally:
             self.clip_reid.train(was_training)
 
@@ -494,7 +504,7 @@ class CLIPReIDForTraining(JointBatchMixin, CLIPReIDPreTrainedModel):
         self, pixel_values: Tensor, labels: Tensor, camera_ids: Tensor | None, view_ids: Tensor | None
     ) -> ReIDTrainingOutput:
         config, inner = self.config, self.clip_reid
-        states = inner.image_states(pixel_values, camera_ids, view_ids)
+        states = inner.image_states(pixel_values, camera_ids, view_ids, with_tokens=False)
         necks = inner.bottleneck(states.feat), inner.bottleneck_proj(states.feat_proj)
         own_labels = labels
         *features, neck, neck_proj, labels = self.gather_batch(

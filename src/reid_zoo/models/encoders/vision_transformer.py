@@ -87,6 +87,14 @@ class VisionTransformerLayer(TransformerBlock):
             attention_dropout=config.attention_dropout,
         )
 
+    def forward(self, hidden_states: Tensor, class_token_only: bool = False) -> Tensor:
+        """`(B, L, D)` → `(B, L, D)`, or of the class token alone, which attends to all: `(B, 1, D)`."""
+        if not class_token_only:
+            return super().forward(hidden_states)
+        normed = self.layer_norm1(hidden_states)
+        class_token = hidden_states[:, :1] + self.self_attn(normed[:, :1], normed)
+        return class_token + self.mlp(class_token, norm=self.layer_norm2)
+
 
 class VisionTransformer(PreTrainedModel):
     """The image tower.
@@ -140,6 +148,7 @@ class VisionTransformer(PreTrainedModel):
         mask_token: Tensor | None = None,
         visible_patches: Tensor | None = None,
         side_information: Tensor | None = None,
+        class_token_only: bool = False,
     ) -> EncoderOutput:
         """Encode images.
 
@@ -153,6 +162,7 @@ class VisionTransformer(PreTrainedModel):
                 the tokens are then the class token and these, in that order.
             side_information: Embedding of the camera or view, added before positions are: `(B, 1, D)` to the class token
                 only, `(B, 2, D)` the second row to every patch as well.
+            class_token_only: Compute the last block for the class token alone: the tokens behind it are `(B, 1, D)`.
 
         Returns:
             Tokens `(B, L, D)` after and before the last layer norm and before the last block, and scores `(B, L)` if asked
@@ -167,7 +177,7 @@ class VisionTransformer(PreTrainedModel):
         token_scores = None
         if output_token_scores:
             token_scores = last.self_attn.class_token_row(last.layer_norm1(hidden_states).detach())
-        penultimate, hidden_states = hidden_states, last(hidden_states)
+        penultimate, hidden_states = hidden_states, last(hidden_states, class_token_only)
         return EncoderOutput(self.post_layernorm(hidden_states), token_scores, hidden_states, penultimate)
 
     @torch.no_grad()
