@@ -15,12 +15,11 @@ from filelock import FileLock
 import reid_zoo
 from reid_zoo.cli import console
 from reid_zoo.training.run_folder import LOCK_FILE
+from small_runs import SMALL_TOWERS
 from tiny_models import draw_people
 
-_SIZES = "hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2"
 SMALL = [
-    f"model.vision_config={{{_SIZES}, patch_size: 8}}",
-    f"model.text_config={{{_SIZES}, max_position_embeddings: 64}}",
+    *SMALL_TOWERS,
     "image_size=[48, 32]",
     "optimization.num_epochs=1",
     "optimization.batch_size=4",

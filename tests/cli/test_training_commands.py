@@ -8,12 +8,12 @@ import pytest
 
 from reid_zoo.data import SyntheticPedestrians
 from reid_zoo.training import ReIDTrainer
+from small_runs import SMALL_SIZES
 from tiny_benchmarks import DUKE, write_folders
 
-_SIZES = "hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2"
 SMALL = [
-    f"model.vision_config={{{_SIZES}, patch_size: 8}}",
-    f"model.text_config={{{_SIZES}}}",
+    f"model.vision_config={{{SMALL_SIZES}, patch_size: 8}}",
+    f"model.text_config={{{SMALL_SIZES}}}",
     "image_size=[48, 32]",
     "optimization.num_epochs=1",
     "optimization.batch_size=4",

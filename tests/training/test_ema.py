@@ -13,14 +13,13 @@ from reid_zoo.errors import CheckpointError, ConfigurationError
 from reid_zoo.evaluation import evaluate_model
 from reid_zoo.training import ReIDTrainer, load_recipe, train
 from reid_zoo.training.ema import WeightAverage
+from small_runs import SMALL_TOWERS
 from tiny_models import draw_people
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:a sentence of")
-_SIZES = "hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2"
 SMALL = [
-    f"model.vision_config={{{_SIZES}, patch_size: 8}}",
-    f"model.text_config={{{_SIZES}, max_position_embeddings: 64}}",
+    *SMALL_TOWERS,
     "image_size=[48, 32]",
     "optimization.num_epochs=2",
     "optimization.batch_size=4",

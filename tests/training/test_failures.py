@@ -18,14 +18,13 @@ from reid_zoo.training import load_recipe, train
 from reid_zoo.training.checkpointing import checkpoint_damage, last_complete_checkpoint
 from reid_zoo.training.failures import FiniteLoss, explained_memory_errors, memory_advice, sample_names
 from reid_zoo.training.sample_tracing import SAMPLE_INDICES, TracedDataset, TracingCollator
+from small_runs import SMALL_TOWERS
 from tiny_models import draw_people
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:a sentence of")
-_SIZES = "hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2"
 SMALL = [
-    f"model.vision_config={{{_SIZES}, patch_size: 8}}",
-    f"model.text_config={{{_SIZES}, max_position_embeddings: 64}}",
+    *SMALL_TOWERS,
     "model.config={loss_terms: [itc, sdm]}",
     "image_size=[48, 32]",
     "optimization.num_epochs=2",

@@ -16,18 +16,17 @@ from transformers.integrations import integration_utils
 from reid_zoo.errors import ConfigurationError, MissingPackageError, RecipeError
 from reid_zoo.training import ReIDTrainingArguments, load_recipe, train
 from reid_zoo.training.logging_callbacks import LogLines, accumulation_note, check_report_to, wandb_run_of_its_own
+from small_runs import SMALL_TOWERS
 from tiny_models import draw_people
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:a sentence of")
-_SIZES = "hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2"
 GROUPS = (
     "optimization.parameter_groups=[{name: image, pattern: vision, learning_rate: 1.0e-3},"
     " {name: rest, learning_rate: 1.0e-4, weight_decay: 0.1, decay_vectors: false}]"
 )
 SMALL = [
-    f"model.vision_config={{{_SIZES}, patch_size: 8}}",
-    f"model.text_config={{{_SIZES}, max_position_embeddings: 64}}",
+    *SMALL_TOWERS,
     "model.config={loss_terms: [itc, sdm]}",
     "image_size=[48, 32]",
     "optimization.num_epochs=2",

@@ -14,14 +14,13 @@ from reid_zoo.errors import CheckpointError, RecipeError
 from reid_zoo.evaluation import RetrievalMetrics
 from reid_zoo.training import ReIDTrainer, load_recipe, train
 from reid_zoo.training.recipe import SELECTION_METRICS, EvaluationSettings
+from small_runs import SMALL_TOWERS, interrupted_at
 from tiny_models import draw_people
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:a sentence of")
-_SIZES = "hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2"
 SMALL = [
-    f"model.vision_config={{{_SIZES}, patch_size: 8}}",
-    f"model.text_config={{{_SIZES}, max_position_embeddings: 64}}",
+    *SMALL_TOWERS,
     "image_size=[48, 32]",
     "optimization.num_epochs=6",
     "optimization.batch_size=4",
@@ -58,19 +57,8 @@ def script(monkeypatch, **figures):
 
 def interrupt(monkeypatch, people, output, options, *, step):
     """Train until the `step`th optimiser step raises."""
-    compute_loss, steps = ReIDTrainer.compute_loss, 0
-
-    def interrupted(self, *arguments, **keywords):
-        nonlocal steps
-        steps += 1
-        if steps == step:
-            raise KeyboardInterrupt
-        return compute_loss(self, *arguments, **keywords)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ReIDTrainer, "compute_loss", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(people, output, *options)
+    with interrupted_at(monkeypatch, step):
+        run(people, output, *options)
 
 
 def assert_kept(output, step):

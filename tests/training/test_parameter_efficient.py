@@ -20,15 +20,14 @@ from reid_zoo.training.parameter_efficient import (
     has_adapters,
     merged_state_dict,
 )
+from small_runs import SMALL_TOWERS, interrupted_at
 from tiny_models import draw_people, tiny_model
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:a sentence of")
 METHODS = {case.model_type: case for case in reversed(JOINT_BATCH_CASES) if case.fields.get("backbone") != "rn50"}
-_SIZES = "hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2"
 SMALL = [
-    f"model.vision_config={{{_SIZES}, patch_size: 8}}",
-    f"model.text_config={{{_SIZES}, max_position_embeddings: 64}}",
+    *SMALL_TOWERS,
     "image_size=[48, 32]",
     "optimization.num_epochs=2",
     "optimization.batch_size=4",
@@ -156,19 +155,8 @@ def test_an_interrupted_run_with_adapters_goes_on(tmp_path, monkeypatch):
     people = draw_people(tmp_path / "people", identities=8)
     recipe = load_recipe("dual_encoder-tiny", [*SMALL, "optimization.ema_decay=0.5"])
     train(recipe, data_root=people, output_dir=tmp_path / "straight", progress=False)
-    steps, compute_loss = 0, ReIDTrainer.compute_loss
-
-    def interrupted(self, *arguments, **options):
-        nonlocal steps
-        steps += 1
-        if steps == 4:
-            raise KeyboardInterrupt
-        return compute_loss(self, *arguments, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ReIDTrainer, "compute_loss", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(recipe, data_root=people, output_dir=tmp_path / "m", progress=False)
+    with interrupted_at(monkeypatch, 4):
+        train(recipe, data_root=people, output_dir=tmp_path / "m", progress=False)
     assert train(recipe, data_root=people, output_dir=tmp_path / "m", progress=False).resumed_from is not None
     for file in ("model.safetensors", "adapter/adapter_model.safetensors"):
         one, other = load_file(tmp_path / "straight" / file), load_file(tmp_path / "m" / file)

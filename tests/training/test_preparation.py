@@ -14,11 +14,11 @@ from reid_zoo.errors import ConfigurationError, RecipeError
 from reid_zoo.training import build_model, list_recipes, load_recipe
 from reid_zoo.training.arguments import ReIDTrainingArguments
 from reid_zoo.training.preparation import check_precision, check_stages, settings_without_effect
+from small_runs import SMALL_SIZES
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:a sentence of")
 METHODS = {case.model_type: case for case in reversed(JOINT_BATCH_CASES) if case.fields.get("backbone") != "rn50"}
-_SIZES = "hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2"
 LORA = "optimization.lora={rank: 2}"
 
 
@@ -31,9 +31,9 @@ def records(split="train"):
 def prompts_and_images(*overrides):
     """A small CLIP-ReID and its recipe."""
     resnet = any("rn50" in override for override in overrides)
-    towers = [] if resnet else [f"model.vision_config={{{_SIZES}, patch_size: 8}}"]
+    towers = [] if resnet else [f"model.vision_config={{{SMALL_SIZES}, patch_size: 8}}"]
     name = "clip_reid-tiny-rn50" if resnet else "clip_reid-tiny"
-    recipe = load_recipe(name, [*towers, f"model.text_config={{{_SIZES}}}", "image_size=[32, 16]", *overrides])
+    recipe = load_recipe(name, [*towers, f"model.text_config={{{SMALL_SIZES}}}", "image_size=[32, 16]", *overrides])
     return build_model(recipe, records())[0], recipe
 
 

@@ -19,6 +19,7 @@ from reid_zoo.models.processor_defaults import CLIP_PIXELS
 from reid_zoo.models.registry import METHODS, get_method
 from reid_zoo.training import build_model, list_recipes, load_recipe, train
 from reid_zoo.training.image_evaluation import evaluate_images
+from small_runs import SMALL_SIZES, SMALL_TOWERS
 from tiny_models import draw_people
 
 torch.set_num_threads(1)
@@ -27,10 +28,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:a sentence of")  # a dozen capti
 ALL_TINY = [name for name in list_recipes() if "-tiny" in name]
 TINY = [name for name in ALL_TINY if get_method(load_recipe(name).method).model_class.supports_text]
 IMAGES_ONLY = [name for name in ALL_TINY if name not in TINY]
-_SIZES = "hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2"
 SMALL = [
-    f"model.vision_config={{{_SIZES}, patch_size: 8}}",
-    f"model.text_config={{{_SIZES}, max_position_embeddings: 64}}",
+    *SMALL_TOWERS,
     "image_size=[48, 32]",
     "optimization.num_epochs=2",
     "optimization.batch_size=4",
@@ -132,7 +131,7 @@ def test_a_method_for_images_alone_trains_on_the_same_data(people, tmp_path, nam
     recipe = load_recipe(
         name,
         [
-            f"model.text_config={{{_SIZES}}}",
+            f"model.text_config={{{SMALL_SIZES}}}",
             "optimization.num_epochs=1",
             "optimization.batch_size=4",
             "stage_one.num_epochs=1",

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from reid_zoo.data import load_dataset
 from reid_zoo.data.records import PersonDataset
 from reid_zoo.errors import RecipeError, TrainingError
-from reid_zoo.training import ReIDTrainer, load_recipe, run_folder, train
+from reid_zoo.training import load_recipe, run_folder, train
 from reid_zoo.training.run_folder import (
     LOCK_FILE,
     describe_records,
@@ -29,14 +29,13 @@ from reid_zoo.training.run_folder import (
     write_recipe,
     write_records,
 )
+from small_runs import SMALL_TOWERS, interrupted_at
 from tiny_models import draw_people
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:a sentence of")
-_SIZES = "hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2"
 SMALL = [
-    f"model.vision_config={{{_SIZES}, patch_size: 8}}",
-    f"model.text_config={{{_SIZES}, max_position_embeddings: 64}}",
+    *SMALL_TOWERS,
     "image_size=[48, 32]",
     "optimization.num_epochs=2",
     "optimization.batch_size=4",
@@ -67,19 +66,8 @@ def run(people, output, *overrides, **options):
 
 
 def interrupted_run(monkeypatch, people, output, *, step):
-    compute_loss, steps = ReIDTrainer.compute_loss, 0
-
-    def interrupted(self, *arguments, **options):
-        nonlocal steps
-        steps += 1
-        if steps == step:
-            raise KeyboardInterrupt
-        return compute_loss(self, *arguments, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ReIDTrainer, "compute_loss", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(people, output)
+    with interrupted_at(monkeypatch, step):
+        run(people, output)
 
 
 def test_the_same_recipe_is_accepted_whatever_is_around_it(folder):

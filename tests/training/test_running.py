@@ -14,6 +14,7 @@ from reid_zoo.encoding import PersonEncoder
 from reid_zoo.errors import ConfigurationError, RecipeError
 from reid_zoo.evaluation import evaluate_model
 from reid_zoo.training import ReIDTrainer, ReIDTrainingArguments, build_model, load_recipe, train
+from small_runs import interrupted_at
 from tiny_models import draw_people, tiny_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:a sentence of")  # a dozen captions make a small vocabulary
@@ -88,20 +89,8 @@ def test_the_same_seed_gives_the_same_model_and_another_one_does_not(people, fin
 
 
 def test_an_interrupted_run_goes_on_to_the_very_same_model(people, finished, tmp_path, monkeypatch):
-    steps = 0
-    compute_loss = ReIDTrainer.compute_loss
-
-    def interrupted(self, *arguments, **options):
-        nonlocal steps
-        steps += 1
-        if steps == 6:  # in the second of three epochs, after the checkpoint of the first
-            raise KeyboardInterrupt
-        return compute_loss(self, *arguments, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ReIDTrainer, "compute_loss", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(people, tmp_path / "m")
+    with interrupted_at(monkeypatch, 6):  # in the second of three epochs, after the checkpoint of the first
+        run(people, tmp_path / "m")
     assert not (tmp_path / "m" / "model.safetensors").exists()
     summary = run(people, tmp_path / "m")
     assert summary.resumed_from == tmp_path / "m" / "checkpoint-3"

@@ -14,15 +14,15 @@ from reid_zoo.data import load_dataset
 from reid_zoo.errors import CheckpointError, RecipeError
 from reid_zoo.models.encoders.position_grid import resample_position_grid
 from reid_zoo.models.registry import get_method
-from reid_zoo.training import ReIDTrainer, build_model, load_recipe, train
+from reid_zoo.training import build_model, load_recipe, train
+from small_runs import SMALL_SIZES, interrupted_at
 from tiny_models import draw_people
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:a sentence of")  # a dozen captions make a small vocabulary
 
-_SIZES = "hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2"
-_VISION = f"model.vision_config={{{_SIZES}, patch_size: 8}}"
-_TEXT = f"model.text_config={{{_SIZES}, max_position_embeddings: 64}}"
+_VISION = f"model.vision_config={{{SMALL_SIZES}, patch_size: 8}}"
+_TEXT = f"model.text_config={{{SMALL_SIZES}, max_position_embeddings: 64}}"
 SHORT = ["optimization.num_epochs=1", "optimization.batch_size=4"]
 SMALL = [_VISION, _TEXT, "image_size=[48, 32]", *SHORT]
 CLIP_TEXT = ["vfe_tps", "mgcc", "dual_encoder"]
@@ -195,19 +195,8 @@ def test_a_run_trains_from_there_is_complete_on_disk_and_goes_on_without_it(trai
 
 
 def interrupt(monkeypatch, recipe, people, output, step):
-    compute_loss, steps = ReIDTrainer.compute_loss, 0
-
-    def interrupted(self, *arguments, **options):
-        nonlocal steps
-        steps += 1
-        if steps == step:
-            raise KeyboardInterrupt
-        return compute_loss(self, *arguments, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ReIDTrainer, "compute_loss", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(recipe, data_root=people, output_dir=output, progress=False)
+    with interrupted_at(monkeypatch, step):
+        train(recipe, data_root=people, output_dir=output, progress=False)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from reid_zoo.models.clip_reid.modeling_clip_reid import CLIPReIDForTraining
 from reid_zoo.training import ReIDTrainer, build_model, load_recipe, running, train
 from reid_zoo.training.image_evaluation import evaluate_images
 from reid_zoo.training.prompt_stage import cache_image_features
+from small_runs import interrupted_at
 
 torch.set_num_threads(1)
 
@@ -195,21 +196,9 @@ def test_a_run_interrupted_in_either_stage_ends_with_the_very_same_weights(
     finished, market, tmp_path, monkeypatch, killed_at
 ):
     """Steps 1 and 4: in the first stage, before and behind a checkpoint; step 7: the first of the second; step 10 later."""
-    steps = 0
-    compute_loss = ReIDTrainer.compute_loss
-
-    def interrupted(self, *arguments, **options):
-        nonlocal steps
-        steps += 1
-        if steps == killed_at:
-            raise KeyboardInterrupt
-        return compute_loss(self, *arguments, **options)
-
     output = tmp_path / "m"
-    with monkeypatch.context() as patch:
-        patch.setattr(ReIDTrainer, "compute_loss", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(market, output)
+    with interrupted_at(monkeypatch, killed_at):
+        run(market, output)
     assert not (output / "model.safetensors").exists()
     assert (output / "stage1" / "learned.json").exists() == (killed_at > 6)
     lines: list[str] = []
