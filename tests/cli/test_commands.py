@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
-from reid_zoo.cli.main import main
 from reid_zoo.models.registry import METHODS
 from tiny_models import draw_people, save_tiny_model
 
@@ -25,24 +24,6 @@ TINY_RECIPE = [
     "optimization.num_epochs=2",
     "optimization.batch_size=4",
 ]
-
-
-@pytest.fixture
-def run(monkeypatch, capfd):
-    """Run the command line in this process: `run("search", ...)` → (exit status, stdout, stderr lines)."""
-
-    def call(*arguments: object) -> tuple[int, str, list[str]]:
-        monkeypatch.setattr(sys, "argv", ["reid-zoo", *map(str, arguments)])
-        capfd.readouterr()
-        status = 0
-        try:
-            main()
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        out, err = capfd.readouterr()
-        return status, out, err.strip().splitlines()
-
-    return call
 
 
 @pytest.fixture(scope="module")

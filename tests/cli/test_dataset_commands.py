@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +11,6 @@ import pytest
 from PIL import Image
 
 from reid_zoo.cli.dataset_commands import loader_options
-from reid_zoo.cli.main import main
 from reid_zoo.errors import ConfigurationError
 from tiny_benchmarks import DUKE, MARKET, write_cuhk, write_folders, write_vehicleid
 
@@ -22,21 +20,9 @@ class Run(Protocol):
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+def run(run: Run) -> Run:
     """`run("check", ...)` → (exit status, stdout, stderr lines)."""
-
-    def call(*arguments: object) -> tuple[int, str, list[str]]:
-        monkeypatch.setattr(sys, "argv", ["reid-zoo", "datasets", *map(str, arguments)])
-        capfd.readouterr()
-        status = 0
-        try:
-            main()
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        out, err = capfd.readouterr()
-        return status, out, err.strip().splitlines()
-
-    return call
+    return lambda *arguments: run("datasets", *arguments)
 
 
 def test_list(run: Run) -> None:

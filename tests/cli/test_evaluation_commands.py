@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 import torch
 import yaml
 
-from reid_zoo.cli.main import main
 from reid_zoo.models.mgcc.modeling_mgcc import MGCCModel
 from reid_zoo.processor_building import build_processor
 from tiny_benchmarks import write_folders, write_vehicleid
@@ -18,24 +16,6 @@ from tiny_mgcc import build_mgcc
 from tiny_models import MAX_TEXT_LENGTH, draw_people, save_tiny_model, tiny_processor
 
 torch.set_num_threads(1)
-
-
-@pytest.fixture
-def run(monkeypatch, capfd):
-    """Run the command line in this process: `run("evaluate", ...)` → (exit status, stdout, stderr lines)."""
-
-    def call(*arguments: object) -> tuple[int, str, list[str]]:
-        monkeypatch.setattr(sys, "argv", ["reid-zoo", *map(str, arguments)])
-        capfd.readouterr()
-        status = 0
-        try:
-            main()
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        out, err = capfd.readouterr()
-        return status, out, err.splitlines()
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
 from reid_zoo import ReIDProcessor
-from reid_zoo.cli.main import main
 from reid_zoo.models.mgcc.modeling_mgcc import MGCCModel
 from tiny_clip_reid_models import build as build_clip_reid
 from tiny_mgcc import build_mgcc
@@ -16,19 +14,12 @@ from tiny_models import IMAGE_SIZE, MAX_TEXT_LENGTH, draw_people, tiny_processor
 
 
 @pytest.fixture
-def run(monkeypatch, capfd):
-    """Run the command line in this process: `run("search", ...)` → (exit status, stdout, stderr)."""
+def run(run):
+    """`run("search", ...)` → (exit status, stdout, stderr)."""
 
     def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["reid-zoo", *map(str, arguments)])
-        capfd.readouterr()
-        status = 0
-        try:
-            main()
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        out, err = capfd.readouterr()
-        return status, out, err
+        status, out, lines = run(*arguments)
+        return status, out, "\n".join(lines)
 
     return call
 

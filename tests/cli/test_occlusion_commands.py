@@ -3,35 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from reid_zoo.cli.main import main
 from tiny_models import draw_people
 
 Run = Callable[..., tuple[int, str, list[str]]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run the command line in this process: `run("occlude", ...)` → (exit status, stdout, stderr lines)."""
-
-    def call(*arguments: object) -> tuple[int, str, list[str]]:
-        monkeypatch.setattr(sys, "argv", ["reid-zoo", *map(str, arguments)])
-        capfd.readouterr()
-        status = 0
-        try:
-            main()
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        out, err = capfd.readouterr()
-        return status, out, err.strip().splitlines()
-
-    return call
 
 
 @pytest.fixture(scope="module")
