@@ -15,6 +15,7 @@ from reid_zoo.training.checkpointing import (
     list_checkpoints,
     load_epoch_memory,
     save_epoch_memory,
+    write_if_changed,
     write_manifest,
 )
 from tiny_models import tiny_model
@@ -92,3 +93,16 @@ def test_the_memory_of_an_epoch_comes_back(tmp_path):
     assert torch.equal(model["loss"](new, owners), other["loss"](new, owners))
     other["loss"].reset_history()
     assert not torch.equal(model["loss"](new, owners), other["loss"](new, owners))
+
+
+def test_a_file_is_replaced_as_a_whole_and_only_if_it_changes(tmp_path):
+    file = tmp_path / "recipe.yaml"
+    write_if_changed(file, "é: 1\n")
+    first = file.stat()
+    write_if_changed(file, "é: 1\n")
+    assert (file.stat().st_mtime_ns, file.stat().st_ino) == (first.st_mtime_ns, first.st_ino)
+    with file.open(encoding="utf-8") as reader:  # who reads it meanwhile finds the old one
+        write_if_changed(file, "é: 2\n")
+        assert reader.read() == "é: 1\n"
+    assert file.read_text(encoding="utf-8") == "é: 2\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]

@@ -25,7 +25,6 @@ from reid_zoo.training.run_folder import (
     refuse_other_recipe,
     refuse_other_records,
     what_is_kept,
-    write_if_changed,
     write_recipe,
     write_records,
 )
@@ -200,19 +199,6 @@ def test_a_run_goes_on_with_what_errors_advise_and_ends_the_same(people, tmp_pat
     for name, value in one.items():
         # The same loss, added up in another order; Adam's steps of 1e-3 and less amplify the last bits of small gradients.
         torch.testing.assert_close(other[name], value, rtol=0, atol=1e-4, msg=name)
-
-
-def test_a_file_is_replaced_as_a_whole_and_only_if_it_changes(tmp_path):
-    file = tmp_path / "recipe.yaml"
-    write_if_changed(file, "é: 1\n")
-    first = file.stat()
-    write_if_changed(file, "é: 1\n")
-    assert (file.stat().st_mtime_ns, file.stat().st_ino) == (first.st_mtime_ns, first.st_ino)
-    with file.open(encoding="utf-8") as reader:  # who reads it meanwhile finds the old one
-        write_if_changed(file, "é: 2\n")
-        assert reader.read() == "é: 1\n"
-    assert file.read_text(encoding="utf-8") == "é: 2\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
 
 
 def test_two_runs_do_not_share_a_folder(people, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from .encoders.text_tower_weights import convert_openai_clip_text, infer_clip_te
 from .encoders.tower_weights import convert_openai_clip_vision, infer_vision_sizes, rename
 
 __all__ = [
+    "FAMILY_SIGNATURE",
     "convert_cross_modal_branch",
     "convert_towers",
     "describe_towers",
@@ -26,6 +27,9 @@ __all__ = [
 ]
 
 BASE = "base_model."
+FAMILY_SIGNATURE = re.compile(r"(module\.)?base_model\.visual\.conv1\.weight")
+"""A key of every checkpoint of the family; enough where no other method's signature is present (towers alone)."""
+
 _HEAD_WIDTH = 64
 _RELEASED_GRID = (24, 8)
 # Entries of the original CLIP that are no weights of the towers, or not used with a fixed temperature.

@@ -34,6 +34,7 @@ __all__ = [
     "list_checkpoints",
     "load_epoch_memory",
     "save_epoch_memory",
+    "write_if_changed",
     "write_manifest",
 ]
 
@@ -45,6 +46,15 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 class DamagedCheckpointWarning(UserWarning):
     """A checkpoint that is not whole is passed over."""
+
+
+def write_if_changed(file: Path, text: str) -> None:
+    """Give a file a content, at once: whoever reads it finds the old one or the new one, never a part."""
+    if file.is_file() and file.read_bytes() == text.encode():
+        return
+    unfinished = file.with_name(f"{file.name}.partial")
+    unfinished.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(unfinished, file)
 
 
 def write_manifest(folder: Path) -> None:

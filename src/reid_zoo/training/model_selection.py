@@ -64,7 +64,7 @@ def check_selection(evaluation: EvaluationSettings) -> None:
     for name, wanted in (("select_best", evaluation.select_best), ("patience", evaluation.patience > 0)):
         if wanted and evaluation.every_epochs <= 0:
             raise RecipeError(f"recipe field evaluation.{name} needs evaluation.every_epochs to be at least 1.")
-    if evaluation.split == "test" and (evaluation.select_best or evaluation.patience):
+    if evaluation.split == "test" and evaluation.selects:
         warnings.warn(
             "evaluation.split is test: the model is selected by the images its results are reported on. That reproduces what "
             f"some releases do, but flatters {evaluation.metric}; select on val for figures of your own.",
@@ -85,9 +85,8 @@ def selection_callbacks(evaluation: EvaluationSettings, steps_per_epoch: int, ev
         evaluates: Whether there is a split to evaluate on.
     """
     every = evaluation.save_every_steps or max(1, evaluation.save_every_epochs * steps_per_epoch)
-    selects = evaluates and (evaluation.select_best or evaluation.patience > 0)
     callbacks: list[TrainerCallback] = [CheckpointSchedule(every, save_best=evaluates and evaluation.select_best)]
-    if selects and evaluation.patience > 0:
+    if evaluates and evaluation.patience > 0:
         callbacks.append(EarlyStoppingCallback(evaluation.patience))
     return callbacks
 

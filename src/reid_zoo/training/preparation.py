@@ -18,7 +18,7 @@ from .arguments import ReIDTrainingArguments
 from .gradient_caching import cached_gradients
 from .optimization import group_parameters
 from .parameter_efficient import add_low_rank_adapters
-from .recipe import OptimizationSettings, ProcessorSettings, Recipe, SamplerSettings
+from .recipe import ProcessorSettings, Recipe, SamplerSettings
 
 __all__ = ["check_precision", "check_stages", "settings_without_effect"]
 
@@ -34,7 +34,7 @@ def check_precision(recipe: Recipe, surroundings: ReIDTrainingArguments) -> None
         RecipeError: For float16 without an accelerator, or bfloat16 on one that does not know it.
     """
     on_cpu = surroundings.device.type == "cpu"
-    for section, settings in _stages(recipe).items():
+    for section, settings in recipe.stages.items():
         if settings.fp16 and on_cpu:
             raise RecipeError(
                 f"recipe field {section}.fp16 is true, but needs an accelerator, and this run has none; use bf16 or neither."
@@ -59,7 +59,7 @@ def check_stages(model: Any, recipe: Recipe) -> None:
         ConfigurationError: If `cached_gradients` cannot be used, or the patterns of `lora` find no layer.
         MissingPackageError: If `lora` needs a package that is not installed.
     """
-    for section, settings in _stages(recipe).items():
+    for section, settings in recipe.stages.items():
         draft = _without_values(model)
         if section == "stage_one":
             draft.set_training_stage(1)
@@ -73,11 +73,6 @@ def check_stages(model: Any, recipe: Recipe) -> None:
             raise RecipeError(
                 f"recipe field {section}.gradient_checkpointing is true, but {recipe.method} cannot do it with these towers."
             )
-
-
-def _stages(recipe: Recipe) -> dict[str, OptimizationSettings]:
-    first = {} if recipe.stage_one is None else {"stage_one": recipe.stage_one}
-    return first | {"optimization": recipe.optimization}
 
 
 def _without_values(model: nn.Module) -> Any:
@@ -106,9 +101,7 @@ def settings_without_effect(recipe: Recipe, training: PersonDataset, validation:
                 f"{training.label} has no {evaluation.split} split to evaluate on: {_named('evaluation', given)} no effect, the "
                 "last model is kept."
             )
-    elif evaluation.metric != _default(type(evaluation), "metric") and not (
-        evaluation.select_best or evaluation.patience
-    ):
+    elif evaluation.metric != _default(type(evaluation), "metric") and not evaluation.selects:
         lines.append(f"{_named('evaluation', ['metric'])} no effect without select_best or patience.")
     if sampler.kind == "random" and sampler.images_per_identity != _default(SamplerSettings, "images_per_identity"):
         lines.append(f"{_named('sampler', ['images_per_identity'])} no effect with sampler.kind random.")

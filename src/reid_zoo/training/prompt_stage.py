@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from ..data.samplers import SeededIndex
 from ..distributed import gather_batch, num_processes, process_index
 from ..errors import CheckpointError
 from ..processing import ReIDProcessor
-from .checkpointing import discard_checkpoints
+from .checkpointing import discard_checkpoints, write_if_changed
 
 __all__ = [
     "HandOver",
@@ -164,9 +163,7 @@ def finish_stage_one(model: Any, folder: Path, steps: int, *, write: bool = True
     _take_weights(model, folder, names)
     learned = _Learned(names, digest(model, names), steps)
     if write:
-        unfinished = folder / f"{HAND_OVER_FILE}.partial"
-        unfinished.write_text(json.dumps(asdict(learned), indent=1) + "\n", encoding="utf-8")
-        os.replace(unfinished, folder / HAND_OVER_FILE)
+        write_if_changed(folder / HAND_OVER_FILE, json.dumps(asdict(learned), indent=1) + "\n")
     return HandOver(learned.parameters, learned.sha256, steps)
 
 

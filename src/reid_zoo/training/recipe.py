@@ -198,6 +198,11 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         check_settings(self, "recipe field evaluation.", RecipeError)
 
+    @property
+    def selects(self) -> bool:
+        """Whether evaluations decide on the model: which checkpoint is kept, or when training stops."""
+        return self.select_best or self.patience > 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggingSettings:
@@ -257,6 +262,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_settings(self, "recipe field ", RecipeError)
+
+    @property
+    def stages(self) -> dict[str, OptimizationSettings]:
+        """Name of the field → how that stage is trained, in the order in which they are."""
+        first = {} if self.stage_one is None else {"stage_one": self.stage_one}
+        return first | {"optimization": self.optimization}
 
 
 def _folder() -> Any:

@@ -18,7 +18,7 @@ import yaml
 
 from ..data.records import PersonDataset
 from ..errors import RecipeError, TrainingError
-from .checkpointing import last_complete_checkpoint, list_checkpoints
+from .checkpointing import last_complete_checkpoint, list_checkpoints, write_if_changed
 from .prompt_stage import HAND_OVER_FILE
 from .recipe import Recipe, load_recipe
 
@@ -33,7 +33,6 @@ __all__ = [
     "refuse_other_recipe",
     "refuse_other_records",
     "what_is_kept",
-    "write_if_changed",
     "write_recipe",
     "write_records",
 ]
@@ -210,15 +209,6 @@ def refuse_other_records(output: Path, described: Mapping[str, Any]) -> None:
         same = all(previous[part].get(name) == now[name] for name in ("images", "captions", "identities"))
         what = "in another order, or with other names or labels" if same else ", ".join(counts)
         raise RecipeError(f"{output} holds checkpoints of a run on other {part} data: {what}; {_WAYS_OUT}.")
-
-
-def write_if_changed(file: Path, text: str) -> None:
-    """Give a file a content, at once: whoever reads it finds the old one or the new one, never a part."""
-    if file.is_file() and file.read_bytes() == text.encode():
-        return
-    unfinished = file.with_name(f"{file.name}.partial")
-    unfinished.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(unfinished, file)
 
 
 def _has_checkpoints(output: Path) -> bool:

@@ -113,7 +113,7 @@ class _Run:
     ) -> ReIDTrainer:
         recipe, evaluation = self.recipe, self.recipe.evaluation
         evaluates = validation is not None and evaluation.every_epochs > 0
-        selects = evaluates and (evaluation.select_best or evaluation.patience > 0)
+        selects = evaluates and evaluation.selects
         steps_per_epoch = sampler.steps_per_epoch
         eval_steps = max(1, evaluation.every_epochs * steps_per_epoch)
         arguments = _arguments(
@@ -220,8 +220,7 @@ def train(
     if log is not None:
         for line in settings_without_effect(recipe, records, validation):
             log(line)
-    stages = [recipe.optimization, *([recipe.stage_one] if recipe.stage_one is not None else [])]
-    for settings in stages:
+    for settings in recipe.stages.values():
         _check_batch_size(settings, surroundings.world_size)
     with locked(output, is_writer=surroundings.should_save):
         return _train(started, recipe, records, validation, surroundings, resume, progress, log)
@@ -240,7 +239,7 @@ def _train(
     """The run, once its folder is its own; as `train`."""
     output = Path(str(surroundings.output_dir))
     described = {"training": describe_records(records)}
-    if validation is not None and (recipe.evaluation.select_best or recipe.evaluation.patience):
+    if validation is not None and recipe.evaluation.selects:
         described["validation"] = describe_records(validation)
     if resume:
         refuse_other_recipe(output, recipe)  # before anything is downloaded or read

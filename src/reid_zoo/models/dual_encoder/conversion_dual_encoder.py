@@ -14,6 +14,7 @@ from ...checkpoint_files import unwrap
 from ...errors import CheckpointError, ConfigurationError
 from ..clip_dual_encoder_conversion import (
     BASE,
+    FAMILY_SIGNATURE,
     convert_towers,
     describe_towers,
     infer_tower_fields,
@@ -37,9 +38,6 @@ __all__ = ["FAMILY_SIGNATURE", "SIGNATURE", "convert_checkpoint"]
 
 SIGNATURE = re.compile(r"(module\.)?(visual\.(conv1\.weight|class_embedding|proj)|vision_model\.embeddings\..*)")
 """A key that only a bare CLIP has: OpenAI CLIP and OpenCLIP, or transformers."""
-
-FAMILY_SIGNATURE = re.compile(r"(module\.)?base_model\.visual\.conv1\.weight")
-"""A key of every checkpoint of the IRRA family; enough where no other method's signature is present (towers alone)."""
 
 _MODEL = "dual_encoder."
 _CLASSIFIER = "classifier."

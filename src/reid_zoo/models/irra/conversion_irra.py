@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..clip_dual_encoder_conversion import (
     BASE,
+    FAMILY_SIGNATURE,
     convert_cross_modal_branch,
     convert_towers,
     infer_branch_layers,
@@ -32,9 +33,6 @@ __all__ = [
 
 SIGNATURE = re.compile(r"(module\.)?mlm_head\..*")
 """A key that only IRRA's checkpoints have."""
-
-FAMILY_SIGNATURE = re.compile(r"(module\.)?base_model\.visual\.conv1\.weight")
-"""A key of every checkpoint of the family; enough where no other method's signature is present (towers alone)."""
 
 _CLASSIFIER = "classifier."
 _REASONING = "implicit_relation_reasoning."
